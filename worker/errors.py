@@ -1,0 +1,129 @@
+"""The errors of leadsync, sorted by what to do next.
+
+    LeadSyncError
+      Transient                 the same call may work later     -> Retry (counts), in the end DeadLetter
+        GraphUnavailable        5xx, timeout, is_transient, codes 1 and 2, a null batch item
+        StoreUnavailable        Postgres away: nothing is acknowledged, intake pauses, no attempt counted
+        LedgerUnavailable       Redis away: no call without a grant
+      Throttled(until)          we asked too much                -> Snooze (counts nothing) and tell the budget
+      TooMuchAsked              "reduce the amount of data"      -> halve the ask, at once
+      NotVisibleYet             100/33 soon after the ping       -> Retry for a bounded time, then DeadLetter
+      Blocked                   token or permission refused      -> Park the Page, alarm once
+        TokenRefused  PermissionRefused
+      FieldsRefused             the ad fields are refused        -> ask again, at once, for fewer fields
+      Unreadable                asking again cannot help         -> DeadLetter
+        LeadGone  LeadMalformed  RequestRefused
+    ConfigurationError          refuse to start; list every problem at once
+
+Nothing is decided here: graph/faults.py maps Meta's answers to these, outcomes.py says what each means for a
+reference. No message ever carries a token, an answer or Meta's own error text, which may echo either.
+"""
+
+from datetime import datetime
+
+
+class LeadSyncError(Exception):
+    """Anything that leadsync raises on purpose. `reason` is a fixed word for rows, logs and metrics."""
+
+    reason = "error"
+
+
+class Transient(LeadSyncError):
+    """The same call may work later."""
+
+    reason = "transient"
+
+
+class GraphUnavailable(Transient):
+    """Graph did not answer, or answered that it cannot at the moment."""
+
+    reason = "graph_unavailable"
+
+
+class StoreUnavailable(Transient):
+    """Postgres is away, or cannot write. Nothing is acknowledged and no attempt is counted."""
+
+    reason = "store_unavailable"
+
+
+class LedgerUnavailable(Transient):
+    """Redis is away: there is no call without a grant."""
+
+    reason = "ledger_unavailable"
+
+
+class Throttled(LeadSyncError):
+    """We asked more than a scope allows; `until` is aware UTC, `scope` one of page, app, user, ad_account."""
+
+    reason = "throttled"
+
+    def __init__(self, message: str, *, until: datetime, scope: str) -> None:
+        super().__init__(message)
+        self.until = until
+        self.scope = scope
+
+
+class TooMuchAsked(LeadSyncError):
+    """Graph wants to be asked for less data at once."""
+
+    reason = "too_much_asked"
+
+
+class NotVisibleYet(LeadSyncError):
+    """Code 100, subcode 33: unknown id, lead not yet visible, or no permission; Graph does not say which."""
+
+    reason = "not_visible"
+
+
+class Blocked(LeadSyncError):
+    """The Page's token or permission is refused: the Page's trouble, not the lead's."""
+
+    reason = "blocked"
+
+
+class TokenRefused(Blocked):
+    """The Page token is missing, expired or revoked."""
+
+    reason = "token_refused"
+
+
+class PermissionRefused(Blocked):
+    """The token may not read this Page's leads."""
+
+    reason = "permission_refused"
+
+
+class FieldsRefused(LeadSyncError):
+    """The ad fields are refused; the lead may still be read with fewer fields."""
+
+    reason = "fields_refused"
+
+
+class Unreadable(LeadSyncError):
+    """Asking again cannot help."""
+
+    reason = "unreadable"
+
+
+class LeadGone(Unreadable):
+    """The lead was deleted or has expired."""
+
+    reason = "lead_gone"
+
+
+class LeadMalformed(Unreadable):
+    """Graph's answer is no lead, or not the lead that was asked for."""
+
+    reason = "lead_malformed"
+
+
+class RequestRefused(Unreadable):
+    """Graph refuses the request itself (code 100 and its kin), and will refuse it again."""
+
+    reason = "request_refused"
+
+
+class ConfigurationError(LeadSyncError):
+    """The settings are unusable; the message lists every problem, one a line."""
+
+    reason = "configuration"

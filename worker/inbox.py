@@ -1,0 +1,114 @@
+"""The front door: what the receiver hands to the worker, and under which names.
+
+A lead reference turns into the flat text fields of one stream entry and back again. This file does no I/O and
+imports the standard library alone, so that the receiver can import it without pulling in the worker.
+
+Invariant: `LeadReference.from_entry(reference.to_entry()) == reference` for every reference.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+STREAM: Final = "leadsync:references"
+"""Redis Stream, one entry a lead reference, pending until Postgres has committed what became of it."""
+GROUP: Final = "leadsync"
+"""The consumer group on STREAM. Always created at id 0: one created at `$` skips what was added before it."""
+SET_ASIDE: Final = "leadsync:set_aside"
+"""Redis Stream of signed but unreadable bodies: fields `reason`, `received_at` (unix ms), `body` (raw bytes)."""
+SET_ASIDE_LIMIT: Final = 1_000
+"""Bodies kept in SET_ASIDE; the oldest go first."""
+COUNTERS: Final = "leadsync:deliveries"
+"""Redis hash of what the receiver has seen, by verdict."""
+RECONCILE_WANTED: Final = "leadsync:reconcile_wanted"
+"""Redis hash page_id -> unix ms: Pages whose webhook announced a change without its ids."""
+BELL: Final = "leadsync:bell"
+"""Redis string with an expiry: a doorbell is out or a drain is listening, so nobody needs to ring."""
+BELL_EXPIRES_SECONDS: Final = 10
+"""A bell that was rung and lost (a killed worker) silences its ringers no longer than this."""
+
+LIVE_QUEUE: Final = "live"
+DRAIN_TASK: Final = "leads.drain"
+RESUME_TASK: Final = "leads.resume"
+
+WIRE_VERSION: Final = "1"
+
+_ID = re.compile(r"[0-9]{1,32}\Z", re.ASCII)
+
+
+class UnreadableEntry(ValueError):
+    """A stream entry that is no lead reference; the message names the field and never its content."""
+
+
+def is_id(text: str) -> bool:
+    """Whether `text` is an id as leadsync keeps it: 1 to 32 ASCII digits, not all of them zero."""
+    return _ID.match(text) is not None and text.strip("0") != ""
+
+
+@dataclass(frozen=True, slots=True)
+class LeadReference:
+    """The ids that one webhook change announces; not the lead itself.
+
+    `created_time` and `sent_time` are Meta's clock in unix seconds (of the lead, of the delivery's entry) or None
+    where Meta did not say; `received_at` is our clock in unix milliseconds, when the receiver had the body.
+    """
+
+    leadgen_id: str
+    page_id: str
+    form_id: str | None
+    ad_id: str | None
+    created_time: int | None
+    sent_time: int | None
+    received_at: int
+
+    def to_entry(self) -> dict[str, str]:
+        """The stream entry's fields. What is None is left out."""
+        entry = {"v": WIRE_VERSION, "lead": self.leadgen_id, "page": self.page_id, "recv": str(self.received_at)}
+        if self.form_id is not None:
+            entry["form"] = self.form_id
+        if self.ad_id is not None:
+            entry["ad"] = self.ad_id
+        if self.created_time is not None:
+            entry["created"] = str(self.created_time)
+        if self.sent_time is not None:
+            entry["sent"] = str(self.sent_time)
+        return entry
+
+    @classmethod
+    def from_entry(cls, entry: Mapping[bytes, bytes]) -> "LeadReference":
+        """The reference that a stream entry (as redis-py reads it, bytes) carries.
+
+        Raises UnreadableEntry where a field is missing or is not what `to_entry` writes. Fields that this version
+        does not know are ignored, so that a newer receiver may run before an older worker.
+        """
+        return cls(
+            leadgen_id=_id(entry, b"lead"),
+            page_id=_id(entry, b"page"),
+            form_id=_id(entry, b"form") if b"form" in entry else None,
+            ad_id=_id(entry, b"ad") if b"ad" in entry else None,
+            created_time=_time(entry, b"created") if b"created" in entry else None,
+            sent_time=_time(entry, b"sent") if b"sent" in entry else None,
+            received_at=_time(entry, b"recv"),
+        )
+
+
+def _text(entry: Mapping[bytes, bytes], field: bytes) -> str:
+    try:
+        return entry[field].decode("ascii")
+    except (KeyError, UnicodeDecodeError):
+        raise UnreadableEntry(f"stream entry field {field.decode()!r} is missing or not ASCII") from None
+
+
+def _id(entry: Mapping[bytes, bytes], field: bytes) -> str:
+    text = _text(entry, field)
+    if not is_id(text):
+        raise UnreadableEntry(f"stream entry field {field.decode()!r} is not an id")
+    return text
+
+
+def _time(entry: Mapping[bytes, bytes], field: bytes) -> int:
+    text = _text(entry, field)
+    if not (text.isdigit() and len(text) <= 16):
+        raise UnreadableEntry(f"stream entry field {field.decode()!r} is not a time")
+    return int(text)
