@@ -4,16 +4,12 @@
     redis_url       -> a logical database of its own, empty
     postgres_url    -> a database of its own, fresh, dropped afterwards
 
-Where this machine has no such server the test is skipped, but fails where CI is set.
+How these servers are started and ended is in tests/servers.py.
 """
 
 import itertools
-import os
 import socket
-import subprocess
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -21,76 +17,25 @@ import psycopg
 import pytest
 import redis
 
-from worker.embedded import (
-    ServerMissing,
-    ServerProcess,
-    prepare_postgres,
-    prepare_redis,
-    wait_ready,
-)
+from tests.servers import prepared, running, short_folder
+from worker.embedded import ServerProcess, prepare_postgres, prepare_redis
 
 REDIS_DATABASES = itertools.cycle(range(1, 16))
 POSTGRES_DATABASES = itertools.count(1)
 
 
-def spawn(server: ServerProcess, log: Path) -> subprocess.Popen[bytes]:
-    """Start a prepared server as a child of the tests and wait until it answers. Its log goes to `log`."""
-    with log.open("ab") as output:
-        account = server.account
-        process = subprocess.Popen(
-            server.argv,
-            env=server.env,
-            cwd=server.cwd,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            user=account.uid if account else None,
-            group=account.gid if account else None,
-            extra_groups=[] if account else None,
-        )
-    try:
-        wait_ready(server, 60, lambda: process.poll() is not None)
-    except BaseException:
-        process.kill()
-        process.wait()
-        print(log.read_text(errors="replace"))  # noqa: T201  pytest shows it under the failure
-        raise
-    return process
-
-
-@contextmanager
-def running(server: ServerProcess, log: Path) -> Iterator[ServerProcess]:
-    """`server`, answering; ended in order afterwards."""
-    process = spawn(server, log)
-    try:
-        yield server
-    finally:
-        process.send_signal(server.stop_signal)
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        server.release()
-
-
-def prepared(prepare: Callable[[Path], ServerProcess], data_dir: Path) -> ServerProcess:
-    """`prepare(data_dir)`; without a server on this machine the test is skipped, or fails where CI is set."""
-    try:
-        return prepare(data_dir)
-    except ServerMissing as missing:
-        if os.environ.get("CI"):
-            pytest.fail(str(missing))
-        pytest.skip(str(missing))
-
-
 @pytest.fixture(scope="session")
 def server_folder() -> Iterator[Path]:
-    """A short folder that an account other than ours can enter; pytest keeps its own closed."""
-    with tempfile.TemporaryDirectory(prefix="leadsync-tests-") as folder:
-        Path(folder).chmod(0o711)
-        yield Path(folder)
+    """The data directory of the run's own servers."""
+    with short_folder() as folder:
+        yield folder
+
+
+@pytest.fixture
+def data_dir() -> Iterator[Path]:
+    """A data directory for a test that runs servers of its own."""
+    with short_folder() as folder:
+        yield folder
 
 
 @pytest.fixture(scope="session")

@@ -139,7 +139,7 @@ def _lock(data_dir: Path, server: str) -> DataLock:
         owner = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
         os.close(descriptor)
         raise DataInUse(
-            f"the data directory {data_dir} is in use by process {owner}: end that, or choose another directory"
+            f"the data directory {data_dir} is in use by process {owner}: end it, or choose another one"
         ) from None
     os.truncate(descriptor, 0)
     os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
@@ -164,7 +164,7 @@ def package_folder(package: str) -> Path | None:
 
 
 def says_version(binary: Path) -> str:
-    """What `binary --version` prints; nothing where it does not run (not there, a shim, another machine's)."""
+    """What `binary --version` prints; nothing where it does not run (a shim, another machine's)."""
     try:
         return subprocess.run(
             [binary, "--version"], capture_output=True, text=True, check=False, timeout=10
