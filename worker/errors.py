@@ -2,15 +2,15 @@
 
     LeadSyncError
       Transient                 the same call may work later     -> Retry (counts), in the end DeadLetter
-        GraphUnavailable        5xx, timeout, is_transient, codes 1 and 2, a null batch item
+        GraphUnavailable        5xx, timeout, is_transient, codes 1 and 2
+          ItemUnanswered        a null batch item              -> ask again, at once, a few times
         StoreUnavailable        Postgres away: nothing is acknowledged, intake pauses, no attempt counted
         LedgerUnavailable       Redis away: no call without a grant
       Throttled(until)          we asked too much                -> Snooze (counts nothing) and tell the budget
       TooMuchAsked              "reduce the amount of data"      -> halve the ask, at once
       NotVisibleYet             100/33 soon after the ping       -> Retry for a bounded time, then DeadLetter
       Blocked                   token or permission refused      -> Park the Page, alarm once
-        TokenRefused  PermissionRefused
-      FieldsRefused             the ad fields are refused        -> ask again, at once, for fewer fields
+        TokenRefused  PermissionRefused  ProofRefused
       Unreadable                asking again cannot help         -> DeadLetter
         LeadGone  LeadMalformed  RequestRefused
     ConfigurationError          refuse to start; list every problem at once
@@ -38,6 +38,10 @@ class GraphUnavailable(Transient):
     """Graph did not answer, or answered that it cannot at the moment."""
 
     reason = "graph_unavailable"
+
+
+class ItemUnanswered(GraphUnavailable):
+    """Graph ran out of time for this item of a batch and answered the others."""
 
 
 class StoreUnavailable(Transient):
@@ -93,10 +97,10 @@ class PermissionRefused(Blocked):
     reason = "permission_refused"
 
 
-class FieldsRefused(LeadSyncError):
-    """The ad fields are refused; the lead may still be read with fewer fields."""
+class ProofRefused(Blocked):
+    """The appsecret_proof is missing or wrong: the app secret is not the one of the token's app."""
 
-    reason = "fields_refused"
+    reason = "proof_refused"
 
 
 class Unreadable(LeadSyncError):

@@ -27,8 +27,11 @@ BELL: Final = "leadsync:bell"
 """Redis string with an expiry: a doorbell is out or a drain is listening, so nobody needs to ring."""
 BELL_EXPIRES_SECONDS: Final = 10
 """A bell that was rung and lost (a killed worker) silences its ringers no longer than this."""
+RESUME_BELL: Final = "leadsync:bell:resume"
+"""As BELL, for the task that reads the waiting rows."""
 
 LIVE_QUEUE: Final = "live"
+UPKEEP_QUEUE: Final = "upkeep"
 DRAIN_TASK: Final = "leads.drain"
 RESUME_TASK: Final = "leads.resume"
 

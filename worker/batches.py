@@ -1,0 +1,91 @@
+"""References in flight -> batches of one Page, deduplicated and capped. Pure; it reads and writes nothing.
+
+Invariant: every reference put in is either queued once or joined to the one that is already in flight for its
+leadgen_id; none is dropped.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from worker.inbox import LeadReference
+
+
+@dataclass(frozen=True, slots=True)
+class InFlight:
+    """One reference that this process has taken up: from the stream (`entry_id`) or leased from a row (`turn`)."""
+
+    leadgen_id: str
+    page_id: str
+    form_id: str | None
+    ad_id: str | None
+    received_at: datetime | None
+    first_seen_at: datetime
+    attempts: int = 0
+    entry_id: bytes | None = None
+    turn: int | None = None
+    source: str = "webhook"
+    suspect: bool = False
+
+    @classmethod
+    def from_entry(cls, reference: LeadReference, entry_id: bytes, *, suspect: bool = False) -> "InFlight":
+        """A stream entry; `suspect` where several workers have died holding it."""
+        received_at = datetime.fromtimestamp(reference.received_at / 1000, UTC)
+        return cls(
+            leadgen_id=reference.leadgen_id,
+            page_id=reference.page_id,
+            form_id=reference.form_id,
+            ad_id=reference.ad_id,
+            received_at=received_at,
+            first_seen_at=received_at,
+            entry_id=entry_id,
+            suspect=suspect,
+        )
+
+
+@dataclass(slots=True)
+class PageQueues:
+    """What is taken up and not yet being read, a queue a Page."""
+
+    _queues: dict[str, deque[InFlight]] = field(default_factory=dict)
+
+    def put(self, references: Iterable[InFlight]) -> None:
+        """Queue references behind those of their Page."""
+        for reference in references:
+            self._queues.setdefault(reference.page_id, deque()).append(reference)
+
+    def take(self, page_id: str, most: int) -> tuple[InFlight, ...]:
+        """The oldest references of a Page, at most `most`, off the queue. A suspect one comes alone."""
+        queue = self._queues.get(page_id)
+        taken: list[InFlight] = []
+        while queue and len(taken) < most:
+            if taken and queue[0].suspect:
+                break
+            taken.append(queue.popleft())
+            if taken[-1].suspect:
+                break
+        if not queue:
+            self._queues.pop(page_id, None)
+        return tuple(taken)
+
+    def take_all(self, page_ids: Iterable[str] | None = None) -> tuple[InFlight, ...]:
+        """Everything of these Pages (by default of all), off the queues."""
+        chosen = list(self._queues) if page_ids is None else [p for p in page_ids if p in self._queues]
+        return tuple(reference for page_id in chosen for reference in self._queues.pop(page_id))
+
+    def pages(self) -> tuple[str, ...]:
+        """The Pages with something queued."""
+        return tuple(self._queues)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._queues.values()))
+
+    def __iter__(self) -> Iterator[InFlight]:
+        return (reference for queue in self._queues.values() for reference in queue)
+
+
+def halves(references: tuple[InFlight, ...]) -> tuple[tuple[InFlight, ...], tuple[InFlight, ...]]:
+    """Two parts of nearly the same size, for an ask that was too large."""
+    middle = len(references) // 2
+    return references[:middle], references[middle:]

@@ -1,0 +1,1 @@
+"""The budget: every Graph call is granted before it is made."""

@@ -1,0 +1,1 @@
+"""The neighbour Meta: wire.py, usage.py and faults.py are pure, client.py holds the only socket."""

@@ -1,0 +1,107 @@
+"""GraphRequest -> HTTP -> GraphAnswer: the only file that opens a socket to Meta.
+
+It builds no request and reads no meaning into an answer (wire.py does both), it retries nothing and follows no
+redirect. Invariant: whatever goes wrong on the wire leaves as GraphUnavailable, whose message names the fault and
+neither URL nor token; a body is read up to its bound and no further.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+import aiohttp
+import structlog
+
+from worker.errors import GraphUnavailable
+from worker.graph.wire import GraphAnswer, GraphRequest, LeadsRead, appsecret_proof, lead_request, read_answer
+
+log = structlog.get_logger("graph")
+
+CONNECT_SECONDS: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class GraphSettings:
+    """Where Graph is and how long it may take. `app_secret` signs each token (appsecret_proof)."""
+
+    url: str
+    version: str
+    app_secret: str
+    timeout_seconds: float = 20.0
+    max_body_bytes: int = 16 * 1024 * 1024
+
+    def __repr__(self) -> str:
+        return f"GraphSettings(url={self.url!r}, version={self.version!r})"
+
+
+class GraphClient:
+    """Reads leads from Graph over one aiohttp session. Use as an async context manager, in one event loop."""
+
+    def __init__(self, settings: GraphSettings) -> None:
+        self._settings = settings
+        self._session: aiohttp.ClientSession | None = None
+        self._told_version: str | None = None
+
+    async def __aenter__(self) -> "GraphClient":
+        self._session = aiohttp.ClientSession(
+            base_url=self._settings.url,
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30),
+            timeout=aiohttp.ClientTimeout(total=self._settings.timeout_seconds, sock_connect=CONNECT_SECONDS),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={"User-Agent": "leadsync"},
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def read_leads(self, leadgen_ids: Sequence[str], fields: Sequence[str], token: str) -> LeadsRead:
+        """One HTTP request for 1 to 50 leads of one Page. Raises what the request as a whole met."""
+        request = lead_request(
+            leadgen_ids,
+            fields,
+            version=self._settings.version,
+            token=token,
+            proof=appsecret_proof(self._settings.app_secret, token),
+        )
+        return read_answer(await self._send(request), leadgen_ids, datetime.now(UTC))
+
+    async def _send(self, request: GraphRequest) -> GraphAnswer:
+        assert self._session is not None, "the client is used before `async with`"
+        try:
+            async with self._session.request(
+                request.method,
+                request.path,
+                params=request.query or None,
+                data=aiohttp.FormData(request.form) if request.form else None,
+                headers={"Authorization": f"Bearer {request.token}"} if request.token else None,
+                allow_redirects=False,
+            ) as response:
+                body = await self._read_bounded(response)
+                headers = {name.lower(): value for name, value in response.headers.items()}
+        except TimeoutError:
+            raise GraphUnavailable(f"Graph did not answer in {self._settings.timeout_seconds:g} s") from None
+        except (aiohttp.ClientError, ValueError, OSError) as error:
+            # The chained exception could print the request; its type says enough.
+            raise GraphUnavailable(f"the call to Graph failed: {type(error).__name__}") from None
+        self._watch_version(headers.get("facebook-api-version"))
+        return GraphAnswer(response.status, headers, body)
+
+    async def _read_bounded(self, response: aiohttp.ClientResponse) -> bytes:
+        parts: list[bytes] = []
+        size = 0
+        async for part in response.content.iter_any():
+            parts.append(part)
+            size += len(part)
+            if size > self._settings.max_body_bytes:
+                response.close()
+                raise GraphUnavailable(f"Graph answered more than {self._settings.max_body_bytes} bytes")
+        return b"".join(parts)
+
+    def _watch_version(self, served: str | None) -> None:
+        """A retired version is not refused: Graph serves another one and says so in a header only."""
+        if served is not None and served not in (self._settings.version, self._told_version):
+            self._told_version = served
+            log.warning("graph_version_differs", asked=self._settings.version, served=served)

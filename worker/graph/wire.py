@@ -1,0 +1,181 @@
+"""What to ask Graph, as requests; what Graph answered, as leads' JSON or errors. Pure: no socket, no clock of its own.
+
+Invariant: a token is only ever in a header or a POST body, never in a URL; every lead read names its fields. It
+sends nothing (client.py does) and decides nothing about a reference (outcomes.py does).
+https://developers.facebook.com/docs/graph-api/batch-requests
+https://developers.facebook.com/docs/graph-api/guides/secure-requests
+"""
+
+import hashlib
+import hmac
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+from worker.errors import GraphUnavailable, ItemUnanswered, LeadSyncError
+from worker.graph.faults import fault_of, read_error
+from worker.graph.usage import APP_HEADER, BUSINESS_HEADER, Usage, read_usage
+
+# https://developers.facebook.com/docs/marketing-api/reference/user-lead-gen-info
+REDUCED_FIELDS: Final = (
+    "id",
+    "created_time",
+    "form_id",
+    "field_data",
+    "custom_disclaimer_responses",
+    "is_organic",
+    "platform",
+)
+"""What a token without rights on the ad account can still read."""
+FULL_FIELDS: Final = (
+    *REDUCED_FIELDS,
+    "ad_id",
+    "ad_name",
+    "adset_id",
+    "adset_name",
+    "campaign_id",
+    "campaign_name",
+    "partner_name",
+    "retailer_item_id",
+    "home_listing",
+    "vehicle",
+    "post",
+    "post_submission_check_result",
+)
+BATCH_LIMIT: Final = 50
+"""Items that Graph takes in one batch request."""
+
+_MAX_INT_DIGITS: Final = 4_000  # Python refuses to convert longer ones.
+
+
+@dataclass(frozen=True, slots=True)
+class GraphRequest:
+    """One HTTP request: `query` goes into the URL, `form` into the body; `token` into the Authorization header."""
+
+    method: str
+    path: str
+    query: tuple[tuple[str, str], ...] = ()
+    form: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    token: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class GraphAnswer:
+    """One HTTP answer: header names in lower case, the body as it came."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class LeadsRead:
+    """One entry per asked id, in order: the lead's JSON value, or why there is none."""
+
+    leads: tuple["object | LeadSyncError", ...] = field(repr=False)
+    usages: tuple[Usage, ...]
+
+
+def appsecret_proof(app_secret: str, token: str) -> str:
+    """The proof that the caller of `token` holds the app's secret: lower-case hex HMAC-SHA256."""
+    return hmac.new(app_secret.encode(), token.encode(), hashlib.sha256).hexdigest()
+
+
+def lead_request(
+    leadgen_ids: Sequence[str], fields: Sequence[str], *, version: str, token: str, proof: str
+) -> GraphRequest:
+    """The request that reads these leads: a plain GET for one, a batch for up to BATCH_LIMIT."""
+    wanted = ",".join(fields)
+    if len(leadgen_ids) == 1:
+        return GraphRequest(
+            method="GET",
+            path=f"/{version}/{leadgen_ids[0]}",
+            query=(("fields", wanted), ("appsecret_proof", proof)),
+            token=token,
+        )
+    if not 1 < len(leadgen_ids) <= BATCH_LIMIT:
+        raise ValueError(f"a batch reads 1 to {BATCH_LIMIT} leads, not {len(leadgen_ids)}")
+    items = [
+        {"method": "GET", "relative_url": f"{leadgen_id}?fields={wanted}"}
+        for leadgen_id in leadgen_ids
+    ]
+    return GraphRequest(
+        method="POST",
+        path=f"/{version}/",
+        form=(
+            ("access_token", token),
+            ("appsecret_proof", proof),
+            ("include_headers", "true"),
+            ("batch", json.dumps(items, separators=(",", ":"))),
+        ),
+    )
+
+
+def read_answer(answer: GraphAnswer, leadgen_ids: Sequence[str], now: datetime) -> LeadsRead:
+    """What `answer` says of the leads that `lead_request(leadgen_ids, ...)` asked for.
+
+    Raises an error of errors.py where the request as a whole failed; the failure of one item of a batch is that
+    item's entry.
+    """
+    usages = read_usage(answer.headers)
+    body = _decipher(answer.body, answer.status)
+    if len(leadgen_ids) == 1:
+        _raise_error(answer.status, body, usages, now)
+        return LeadsRead((body,), usages)
+    if not isinstance(body, list):
+        _raise_error(answer.status, body, usages, now)
+        raise GraphUnavailable("Graph answered a batch with something that is no list")
+    if len(body) != len(leadgen_ids):
+        raise GraphUnavailable(f"Graph answered {len(body)} items to a batch of {len(leadgen_ids)}")
+    leads: list[object | LeadSyncError] = []
+    seen: dict[tuple[str | None, str], Usage] = {(u.scope_id, u.kind): u for u in usages}
+    for item in body:
+        item_usages = read_usage(_item_headers(item))
+        seen.update({(u.scope_id, u.kind): u for u in item_usages})
+        leads.append(_read_item(item, item_usages, now))
+    return LeadsRead(tuple(leads), tuple(seen.values()))
+
+
+def _read_item(item: object, usages: tuple[Usage, ...], now: datetime) -> "object | LeadSyncError":
+    if not isinstance(item, dict):
+        return ItemUnanswered("Graph left an item of the batch unanswered")
+    status = item.get("code")
+    text = item.get("body")
+    if not isinstance(status, int) or not isinstance(text, str):
+        return GraphUnavailable("Graph answered an item of the batch without code or body")
+    try:
+        body = _decipher(text, status)
+        _raise_error(status, body, usages, now)
+    except LeadSyncError as error:
+        return error
+    return body
+
+
+def _item_headers(item: object) -> dict[str, str]:
+    headers = item.get("headers") if isinstance(item, dict) else None
+    found: dict[str, str] = {}
+    for header in headers if isinstance(headers, list) else ():
+        if isinstance(header, dict):
+            name = str(header.get("name")).lower()
+            if name in (BUSINESS_HEADER, APP_HEADER):
+                found[name] = str(header.get("value"))
+    return found
+
+
+def _decipher(body: bytes | str, status: int) -> object:
+    try:
+        return json.loads(body, parse_int=_parse_int)
+    except (ValueError, RecursionError):
+        raise GraphUnavailable(f"Graph answered HTTP {status} with a body that is no JSON") from None
+
+
+def _parse_int(digits: str) -> int | str:
+    return int(digits) if len(digits) <= _MAX_INT_DIGITS else digits
+
+
+def _raise_error(status: int, body: object, usages: tuple[Usage, ...], now: datetime) -> None:
+    error = read_error(status, body)
+    if error is not None:
+        raise fault_of(error, usages, now)

@@ -1,0 +1,170 @@
+"""The environment and the file `.env` -> Settings, read once. Nothing else in the worker looks at os.environ.
+
+Invariant: every problem is reported in one ConfigurationError, one a line, and no message holds a secret's value.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Literal
+from urllib.parse import urlsplit
+
+from environs import Env, EnvError, EnvValidationError, ValidationError, validate
+
+from worker.errors import ConfigurationError
+
+DOTENV: Final = ".env"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that the environment says to worker, schedule and commands. Times in seconds.
+
+    `database_url` and `redis_url` are empty where they are not set: `up` and `demo` then bring their own servers.
+    """
+
+    database_url: str = field(repr=False)
+    redis_url: str = field(repr=False)
+    app_secrets: tuple[str, ...] = field(repr=False)
+    graph_url: str
+    graph_version: str
+    graph_timeout: float
+    page_tokens: Mapping[str, str] = field(repr=False)
+    page_tokens_file: Path | None
+    worker_concurrency: int
+    calls_per_page: int
+    calls_per_process: int
+    references_in_flight: int
+    drain_seconds: float
+    linger_seconds: float
+    claim_after: float
+    ring_every: float
+    lease_seconds: float
+    transient_first: float
+    transient_longest: float
+    transient_attempts: int
+    not_visible_first: float
+    not_visible_longest: float
+    not_visible_for: float
+    park_after_deaths: int
+    parked_probe_every: float
+    log_style: Literal["console", "json"]
+    log_level: str
+
+
+def read_settings(*needed: str) -> Settings:
+    """The settings in the process environment and, behind it, in the file `.env` of the current directory.
+
+    `needed` names variables that the calling command cannot do without. Raises ConfigurationError.
+    """
+    env = Env(eager=False)
+    env.read_env(DOTENV, recurse=False)
+    settings = _read(env)
+    problems = _problems(env)
+    problems += [f"{name}: is required; set it in the environment or in .env" for name in needed if not env.str(name, "")]
+    if problems:
+        raise ConfigurationError("\n".join(sorted(problems)))
+    return settings
+
+
+def _read(env: Env) -> Settings:
+    positive = validate.Range(min=0, min_inclusive=False, error="must be more than 0")
+    at_least_one = validate.Range(min=1, error="must be at least 1")
+
+    def seconds(name: str, default: float) -> float:
+        return env.float(name, default, validate=positive)
+
+    def count(name: str, default: int) -> int:
+        return env.int(name, default, validate=at_least_one)
+
+    def text(name: str, default: str, check: Callable[[str], object] | None = None) -> str:
+        # A value that fails its check reads as None here and is reported by _problems.
+        return env.str(name, default, validate=check) or default
+
+    return Settings(
+        database_url=text("DATABASE_URL", "", _url("postgresql", "postgres")),
+        redis_url=text("REDIS_URL", "", _url("redis", "rediss", "unix")),
+        app_secrets=tuple(s.strip() for s in text("META_APP_SECRET", "").split(",") if s.strip()),
+        graph_url=text("GRAPH_URL", "https://graph.facebook.com", _url("https", "http")).rstrip("/"),
+        graph_version=text(
+            "GRAPH_VERSION", "v26.0", validate.Regexp(r"v\d{1,3}\.\d\Z", error="must look like v26.0")
+        ),
+        graph_timeout=seconds("GRAPH_TIMEOUT_SECONDS", 20),
+        page_tokens=_tokens(text("PAGE_TOKENS", "", _check_tokens)),
+        page_tokens_file=env.path("PAGE_TOKENS_FILE", None) if text("PAGE_TOKENS_FILE", "") else None,
+        worker_concurrency=count("WORKER_CONCURRENCY", 2),
+        calls_per_page=count("CALLS_IN_FLIGHT_PER_PAGE", 8),
+        calls_per_process=count("CALLS_IN_FLIGHT_PER_PROCESS", 64),
+        references_in_flight=count("REFERENCES_IN_FLIGHT", 2_000),
+        drain_seconds=seconds("DRAIN_SECONDS", 30),
+        linger_seconds=seconds("LINGER_SECONDS", 3),
+        claim_after=seconds("CLAIM_AFTER_SECONDS", 45),
+        ring_every=seconds("RING_EVERY_SECONDS", 5),
+        lease_seconds=seconds("LEASE_SECONDS", 90),
+        transient_first=seconds("TRANSIENT_FIRST_SECONDS", 2),
+        transient_longest=seconds("TRANSIENT_LONGEST_SECONDS", 900),
+        transient_attempts=count("TRANSIENT_ATTEMPTS", 25),
+        not_visible_first=seconds("NOT_VISIBLE_FIRST_SECONDS", 5),
+        not_visible_longest=seconds("NOT_VISIBLE_LONGEST_SECONDS", 600),
+        not_visible_for=seconds("NOT_VISIBLE_FOR_SECONDS", 7_200),
+        park_after_deaths=count("PARK_AFTER_DEATHS", 10),
+        parked_probe_every=seconds("PARKED_PROBE_EVERY_SECONDS", 900),
+        log_style=_style(text("LOG_STYLE", "console", validate.OneOf(["console", "json"]))),
+        log_level=text("LOG_LEVEL", "info", validate.OneOf(["debug", "info", "warning", "error"])),
+    )
+
+
+def _problems(env: Env) -> list[str]:
+    try:
+        env.seal()
+    except EnvValidationError as error:
+        told = error.error_messages
+        named = told.items() if isinstance(told, Mapping) else [("settings", told)]
+        return [f"{name}: {_sentence(messages)}" for name, messages in named]
+    except EnvError as error:
+        return [f"settings: {type(error).__name__}"]
+    return []
+
+
+def _sentence(messages: object) -> str:
+    return "; ".join(map(str, messages)) if isinstance(messages, list) else str(messages)
+
+
+def _url(*schemes: str) -> Callable[[str], None]:
+    def check(url: str) -> None:
+        if not url:
+            return
+        try:
+            scheme = urlsplit(url).scheme
+        except ValueError:
+            scheme = ""
+        if scheme not in schemes:
+            raise ValidationError(f"must be a URL that begins with {' or '.join(f'{s}://' for s in schemes)}")
+
+    return check
+
+
+def _check_tokens(text: str) -> None:
+    for number, pair in enumerate(_pairs(text), 1):
+        page_id, equals, token = pair.partition("=")
+        if not (equals and page_id.strip().isdigit() and token.strip()):
+            raise ValidationError(f"entry {number} is not PAGE_ID=TOKEN; separate entries by commas")
+
+
+def _tokens(text: str) -> dict[str, str]:
+    split = (pair.partition("=") for pair in _pairs(text))
+    return {page_id.strip(): token.strip() for page_id, _, token in split}
+
+
+def _pairs(text: str) -> list[str]:
+    return [pair.strip() for pair in text.split(",") if pair.strip()]
+
+
+def _style(text: str) -> Literal["console", "json"]:
+    return "json" if text == "json" else "console"
+
+
+def environment() -> dict[str, str]:
+    """A copy of the process environment, for the child processes that `up` and `demo` start."""
+    return dict(os.environ)

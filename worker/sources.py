@@ -1,0 +1,122 @@
+"""Where a run takes its references from: the stream (live) or the rows that are due (resume).
+
+It says when a run is over; what becomes of a reference is not its affair. Invariants: the bell is cleared before the
+last look at the stream, so that what arrives in between is either seen or rung for; waiting rows are leased only
+while no live reference waits to be taken, unless one has been overdue for PATIENCE.
+"""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from time import monotonic
+from typing import Final
+
+from worker.batches import InFlight
+from worker.store.leads import LeadStore
+from worker.stream import LeadStream
+
+CLAIM_EVERY_SECONDS: Final = 10.0
+LISTEN_SECONDS: Final = 1.0
+"""One blocking read; the time in which a stop is noticed."""
+HUSH_MARGIN_SECONDS: Final = 0.5
+BUSY_AT_MOST_SECONDS: Final = 30.0
+"""How long slow calls in flight may keep a run going beyond its time."""
+PER_PAGE: Final = 200
+"""Rows of one Page leased at once."""
+PATIENCE: Final = timedelta(minutes=10)
+"""A row overdue for so long is read even though live references are waiting, one batch a run."""
+PATIENT_BATCH: Final = 50
+
+
+class StreamSource:
+    """The live references: what dead workers left first, then new ones, until the stream stays empty."""
+
+    def __init__(self, stream: LeadStream, *, drain_seconds: float, linger_seconds: float) -> None:
+        self._stream = stream
+        self._ends_at = monotonic() + drain_seconds
+        self._linger_seconds = linger_seconds
+        self._claims_at = 0.0
+        self._empty_since: float | None = None
+
+    async def take(self, room: int, *, busy: bool) -> tuple[InFlight, ...] | None:
+        now = monotonic()
+        late = now >= self._ends_at
+        if late and not (busy and now < self._ends_at + BUSY_AT_MOST_SECONDS):
+            return await self._last_look(room) if self._empty_since is not None else None
+        if now >= self._claims_at:
+            claimed = await self._stream.claim(room)
+            if claimed:
+                return claimed
+            self._claims_at = now + CLAIM_EVERY_SECONDS
+        if self._empty_since is None:
+            found = await self._stream.read(room, 0)
+            if not found:
+                self._empty_since = now
+            return found
+        if not busy and now - self._empty_since >= self._linger_seconds:
+            return await self._last_look(room)
+        return await self._listen(room)
+
+    async def _listen(self, room: int) -> tuple[InFlight, ...]:
+        await self._stream.hush(LISTEN_SECONDS + HUSH_MARGIN_SECONDS)
+        found = await self._stream.read(room, LISTEN_SECONDS)
+        if found:
+            self._empty_since = monotonic()
+        return found
+
+    async def _last_look(self, room: int) -> tuple[InFlight, ...] | None:
+        await self._stream.unhush()
+        found = await self._stream.read(room, 0)
+        self._empty_since = None if found else self._empty_since
+        return found or None
+
+    async def done(self, references: Sequence[InFlight]) -> None:
+        await self._stream.done(references)
+
+    async def give_back(self, references: Sequence[InFlight]) -> None:
+        await self._stream.give_back(references)
+
+    async def keep(self, references: Sequence[InFlight]) -> None:
+        await self._stream.keep(references)
+
+    async def reserve(self, leadgen_ids: Sequence[str]) -> frozenset[str]:
+        return await self._stream.reserve(leadgen_ids)
+
+
+class DueSource:
+    """The waiting rows that are due, leased a Page at a time, behind live references."""
+
+    def __init__(
+        self, store: LeadStore, stream: LeadStream, clock: Callable[[], datetime], *, drain_seconds: float
+    ) -> None:
+        self._store = store
+        self._stream = stream
+        self._clock = clock
+        self._ends_at = monotonic() + drain_seconds
+        self._was_patient = False
+
+    async def take(self, room: int, *, busy: bool) -> tuple[InFlight, ...] | None:
+        if monotonic() >= self._ends_at:
+            return None
+        if await self._stream.backlog() > 0:
+            room = PATIENT_BATCH if await self._may_not_wait() else 0
+            self._was_patient = True
+        if room == 0:
+            return None
+        return await self._store.lease_due(room, PER_PAGE, self._clock()) or None
+
+    async def _may_not_wait(self) -> bool:
+        now = self._clock()
+        oldest = None if self._was_patient else await self._store.oldest_overdue(now)
+        return oldest is not None and now - oldest >= PATIENCE
+
+    async def done(self, references: Sequence[InFlight]) -> None:
+        """The verdict itself ended the lease."""
+
+    async def give_back(self, references: Sequence[InFlight]) -> None:
+        await self._store.give_back(references, self._clock())
+
+    async def keep(self, references: Sequence[InFlight]) -> None:
+        """A lease is longer than any read; one that runs out is harmless, since verdicts carry their turn."""
+
+    async def reserve(self, leadgen_ids: Sequence[str]) -> frozenset[str]:
+        return frozenset(leadgen_ids)

@@ -1,0 +1,295 @@
+"""References with their outcomes -> rows of table leadgen, and rows that are due -> references in flight.
+
+The only file that runs the statements on leadgen and pages. It decides nothing: outcomes come from outcomes.py.
+Invariant: whatever Postgres does to us leaves as StoreUnavailable, except a row that it refuses, which is found by
+bisection and dies alone; no error message holds a row's content.
+https://www.postgresql.org/docs/current/errcodes-appendix.html
+"""
+
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final, LiteralString, TypeAlias
+
+import psycopg
+import structlog
+from psycopg.rows import dict_row
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from worker.batches import InFlight
+from worker.errors import StoreUnavailable
+from worker.lead import Lead
+from worker.outcomes import DeadLetter, Outcome, Park, Retry, Snooze, Stored
+from worker.store import sql
+
+log = structlog.get_logger("store")
+
+Row: TypeAlias = dict[str, Any]
+Settled: TypeAlias = tuple[InFlight, Outcome]
+
+REFUSED_REASON: Final = "row_refused"
+IN_PART_AGAIN: Final = timedelta(hours=6)
+"""When a lead that was read without its ad fields is read again."""
+# Classes 22 (data exception) and 23 (integrity violation) blame the row; 54 is "program limit exceeded", such as a
+# text too long for an index. Everything else blames the moment.
+_ROW_CLASSES: Final = ("22", "23", "54")
+
+
+class _RowsRefused(Exception):
+    def __init__(self, sqlstate: str) -> None:
+        super().__init__(sqlstate)
+        self.sqlstate = sqlstate
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSettings:
+    """How a Page is parked and probed. Times in seconds."""
+
+    park_after_deaths: int = 10
+    parked_probe_every: float = 900.0
+    lease_seconds: float = 90.0
+
+
+class LeadStore:
+    """The rows. `pool` is open and belongs to this process; `now` is always the caller's clock, aware UTC."""
+
+    def __init__(self, pool: AsyncConnectionPool, settings: StoreSettings) -> None:
+        self._pool = pool
+        self._settings = settings
+
+    async def ping(self) -> None:
+        """Raises StoreUnavailable where Postgres cannot answer now."""
+        await self._rows("select 1", {})
+
+    async def known(self, leadgen_ids: Sequence[str]) -> dict[str, str]:
+        """State by id of those that have a row; `in_part` for a stored lead that is still to be read in full."""
+        rows = await self._rows(sql.KNOWN, {"ids": list(leadgen_ids)})
+        return {
+            row["leadgen_id"]: "in_part" if row["state"] == "stored" and row["in_part"] else row["state"]
+            for row in rows
+        }
+
+    async def seen_again(self, leadgen_ids: Sequence[str], now: datetime) -> None:
+        """Note that these known references were announced once more."""
+        await self._rows(sql.SEEN_AGAIN, {"ids": list(leadgen_ids), "now": now})
+
+    async def parked(self, page_ids: Sequence[str]) -> frozenset[str]:
+        """Which of these Pages are held."""
+        return frozenset(row["page_id"] for row in await self._rows(sql.PARKED, {"page_ids": list(page_ids)}))
+
+    async def lease_due(self, room: int, per_page: int, now: datetime) -> tuple[InFlight, ...]:
+        """Lease at most `room` rows that are due, and a few of each parked Page whose probe is due."""
+        lease = timedelta(seconds=self._settings.lease_seconds)
+        every = timedelta(seconds=self._settings.parked_probe_every)
+        probes = await self._rows(sql.PROBE_PARKED, {"now": now, "lease": lease, "every": every})
+        due = await self._rows(sql.LEASE_DUE, {"now": now, "lease": lease, "per_page": per_page, "room": room})
+        return tuple(_leased(row) for row in (*probes, *due))
+
+    async def give_back(self, leased: Sequence[InFlight], now: datetime) -> None:
+        """End these leases unread."""
+        held = [(r.leadgen_id, r.turn) for r in leased if r.turn is not None]
+        if held:
+            ids, turns = map(list, zip(*sorted(held), strict=True))
+            await self._rows(sql.GIVE_BACK, {"ids": ids, "turns": turns, "now": now})
+
+    async def oldest_overdue(self, now: datetime) -> datetime | None:
+        """Since when the longest waiting row of a Page that is not held is due."""
+        rows = await self._rows(sql.OLDEST_OVERDUE, {"now": now})
+        oldest: datetime | None = rows[0]["min"]
+        return oldest
+
+    async def settle(self, settled: Sequence[Settled], now: datetime) -> None:
+        """Commit what became of these references, and what it means for their Pages.
+
+        Safe to repeat: a second application of the same verdicts changes nothing.
+        """
+        rows = {reference.leadgen_id: _row(reference, outcome, now) for reference, outcome in settled}
+        await self._settle_rows([rows[leadgen_id] for leadgen_id in sorted(rows)], now)
+        await self._judge_pages(settled, now)
+
+    async def _settle_rows(self, rows: list[Row], now: datetime) -> None:
+        try:
+            await self._rows(sql.SETTLE, {"rows": json.dumps(rows, ensure_ascii=False), "now": now})
+        except _RowsRefused as refused:
+            if len(rows) > 1:
+                middle = len(rows) // 2
+                await self._settle_rows(rows[:middle], now)
+                await self._settle_rows(rows[middle:], now)
+                return
+            await self._bury(rows[0], refused, now)
+
+    async def _bury(self, row: Row, refused: _RowsRefused, now: datetime) -> None:
+        """Postgres refuses this row's content: keep the reference as a dead letter without it."""
+        log.error("row_refused", leadgen_id=row["leadgen_id"], page_id=row["page_id"], sqlstate=refused.sqlstate)
+        kept = ("leadgen_id", "turn", "attempts", "first_seen_at", "page_id", "source", "received_at")
+        dead = _verdict({name: row[name] for name in kept}, "dead", f"{REFUSED_REASON}_{refused.sqlstate}", None)
+        try:
+            await self._rows(sql.SETTLE, {"rows": json.dumps([dead]), "now": now})
+        except _RowsRefused as again:
+            raise StoreUnavailable(
+                f"Postgres refuses even the bare row of {row['leadgen_id']} (SQLSTATE {again.sqlstate});"
+                " look at the constraints and triggers on table leadgen"
+            ) from None
+
+    async def _judge_pages(self, settled: Sequence[Settled], now: datetime) -> None:
+        stored = {r.page_id for r, outcome in settled if isinstance(outcome, Stored)}
+        parks = {r.page_id: outcome.reason for r, outcome in settled if isinstance(outcome, Park)}
+        deaths = {
+            (r.page_id, outcome.reason)
+            for r, outcome in settled
+            if isinstance(outcome, DeadLetter) and r.page_id not in stored
+        }
+        for page_id in sorted(parks.keys() - stored):
+            await self.park(page_id, parks[page_id], now)
+        for page_id, reason in sorted(deaths):
+            await self._park_on_mass_death(page_id, reason, now)
+        if stored:
+            await self.unpark(sorted(stored), now)
+
+    async def park(self, page_id: str, reason: str, now: datetime) -> bool:
+        """Hold a Page; false where it was held already. The alarm goes out once."""
+        every = timedelta(seconds=self._settings.parked_probe_every)
+        held = await self._rows(sql.PARK, {"page_id": page_id, "reason": reason, "now": now, "every": every})
+        if held:
+            log.error("page_parked", page_id=page_id, reason=reason)
+        return bool(held)
+
+    async def unpark(self, page_ids: Sequence[str], now: datetime) -> tuple[str, ...]:
+        """Take Pages up again; answers those that were held."""
+        freed = await self._rows(sql.UNPARK, {"page_ids": list(page_ids), "now": now})
+        for row in freed:
+            log.info("page_unparked", page_id=row["page_id"])
+        return tuple(row["page_id"] for row in freed)
+
+    async def _park_on_mass_death(self, page_id: str, reason: str, now: datetime) -> None:
+        deaths = self._settings.park_after_deaths
+        woken = await self._rows(
+            sql.MASS_DEATH, {"page_id": page_id, "reason": reason, "deaths": deaths, "now": now}
+        )
+        if woken:
+            await self.park(page_id, f"mass_{reason}", now)
+
+    async def replay(
+        self, now: datetime, *, ids: Sequence[str] | None, reason: str | None, page_id: str | None
+    ) -> tuple[str, ...]:
+        """Put the chosen dead letters back; answers their ids."""
+        chosen = {"ids": None if ids is None else list(ids), "reason": reason, "page_id": page_id, "now": now}
+        return tuple(row["leadgen_id"] for row in await self._rows(sql.REPLAY, chosen))
+
+    async def dead_letters(self, *, reason: str | None, page_id: str | None, limit: int) -> list[Row]:
+        """The newest dead letters, without answers."""
+        return await self._rows(sql.LIST_DEAD, {"reason": reason, "page_id": page_id, "limit": limit})
+
+    async def show(self, leadgen_id: str) -> Row | None:
+        """All about one row but its answers."""
+        rows = await self._rows(sql.SHOW, {"id": leadgen_id})
+        return rows[0] if rows else None
+
+    async def counts(self) -> list[Row]:
+        """Rows by state and reason, with the oldest `due_at` of each."""
+        return await self._rows(sql.COUNT_STATES, {})
+
+    async def pages(self) -> list[Row]:
+        """The Pages that were ever held."""
+        return await self._rows(sql.LIST_PAGES, {})
+
+    async def _rows(self, statement: LiteralString, parameters: Mapping[str, object]) -> list[Row]:
+        async with self._connection() as connection:
+            async with connection.cursor(row_factory=dict_row) as cursor:
+                await cursor.execute(statement, parameters)
+                return await cursor.fetchall() if cursor.description else []
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
+        """A connection whose work is committed at the end. No exception that quotes a row gets past here."""
+        try:
+            async with self._pool.connection() as connection:
+                yield connection
+        except psycopg.Error as error:
+            sqlstate = error.sqlstate or ""
+            if sqlstate[:2] in _ROW_CLASSES:
+                raise _RowsRefused(sqlstate) from None
+            raise StoreUnavailable(f"Postgres cannot do this now: {type(error).__name__} {sqlstate}") from None
+        except PoolTimeout:
+            raise StoreUnavailable("Postgres gives no connection") from None
+
+
+def _leased(row: Mapping[str, Any]) -> InFlight:
+    return InFlight(
+        leadgen_id=row["leadgen_id"],
+        page_id=row["page_id"],
+        form_id=row["form_id"],
+        ad_id=row["ad_id"],
+        received_at=row["received_at"],
+        first_seen_at=row["first_seen_at"],
+        attempts=row["attempts"],
+        turn=row["turn"],
+        source=row["source"],
+        suspect=row["leases"] > 2,
+    )
+
+
+def _row(reference: InFlight, outcome: Outcome, now: datetime) -> Row:
+    row: Row = {
+        "leadgen_id": reference.leadgen_id,
+        "turn": reference.turn,
+        "attempts": reference.attempts,
+        "first_seen_at": reference.first_seen_at.isoformat(),
+        "page_id": reference.page_id,
+        "form_id": reference.form_id,
+        "ad_id": reference.ad_id,
+        "source": reference.source,
+        "received_at": reference.received_at.isoformat() if reference.received_at else None,
+    }
+    match outcome:
+        case Stored(lead):
+            return {**row, **_lead_columns(lead, reference, now)}
+        case Snooze(until, reason):
+            return _verdict(row, "waiting", reason, until)
+        case Retry(at, reason):
+            return _verdict({**row, "attempts": reference.attempts + 1}, "waiting", reason, at)
+        case Park(reason):
+            return _verdict(row, "waiting", reason, now)
+        case DeadLetter(reason):
+            return _verdict({**row, "attempts": reference.attempts + 1}, "dead", reason, None)
+
+
+def _verdict(row: Row, state: str, reason: str, due_at: datetime | None) -> Row:
+    return {
+        **row,
+        "state": state,
+        "reason": reason,
+        "due_at": due_at.isoformat() if due_at else None,
+        "is_test": False,
+        "in_part": False,
+        "cleaned": False,
+    }
+
+
+def _lead_columns(lead: Lead, reference: InFlight, now: datetime) -> Row:
+    return {
+        "state": "stored",
+        "reason": None,
+        "attempts": 0 if not lead.in_part else reference.attempts,
+        "due_at": (now + IN_PART_AGAIN).isoformat() if lead.in_part else None,
+        "form_id": lead.form_id or reference.form_id,
+        "ad_id": lead.ad_id or reference.ad_id,
+        "ad_name": lead.ad_name,
+        "adset_id": lead.adset_id,
+        "adset_name": lead.adset_name,
+        "campaign_id": lead.campaign_id,
+        "campaign_name": lead.campaign_name,
+        "created_time": lead.created_time.isoformat() if lead.created_time else None,
+        "is_organic": lead.is_organic,
+        "platform": lead.platform,
+        "partner_name": lead.partner_name,
+        "retailer_item_id": lead.retailer_item_id,
+        "field_data": lead.field_data,
+        "custom_disclaimer_responses": lead.custom_disclaimer_responses,
+        "extra": lead.extra or None,
+        "is_test": lead.is_test,
+        "in_part": lead.in_part,
+        "cleaned": lead.cleaned,
+    }

@@ -1,0 +1,244 @@
+"""Every SQL statement of the worker, named, with a sentence. It runs none of them.
+
+Invariant: rows are locked in the order of leadgen_id or with `skip locked`, so that no two statements deadlock; a
+state only moves forward; a verdict changes a waiting row only in the turn in which it was leased.
+"""
+
+from typing import Final
+
+_LEAD_COLUMNS: Final = (
+    "form_id",
+    "ad_id",
+    "ad_name",
+    "adset_id",
+    "adset_name",
+    "campaign_id",
+    "campaign_name",
+    "created_time",
+    "is_organic",
+    "platform",
+    "partner_name",
+    "retailer_item_id",
+)
+_JSON_COLUMNS: Final = ("field_data", "custom_disclaimer_responses", "extra")
+
+
+def _kept(column: str) -> str:
+    """New beats old, null beats nothing; where the old was read in full and the new only in part, old beats new."""
+    new = f"nullif(excluded.{column}, '[]'::jsonb)" if column == "field_data" else f"excluded.{column}"
+    return (
+        f"{column} = case when l.state = 'stored' and not l.in_part and excluded.in_part"
+        f" then coalesce(l.{column}, excluded.{column}) else coalesce({new}, l.{column}, excluded.{column}) end"
+    )
+
+
+_SET_LEAD: Final = ",\n    ".join(_kept(column) for column in (*_LEAD_COLUMNS, *_JSON_COLUMNS))
+_NAMES: Final = ", ".join((*_LEAD_COLUMNS, *_JSON_COLUMNS))
+
+SETTLE: Final = f"""
+insert into leadgen as l (
+    leadgen_id, state, reason, attempts, due_at, turn, first_seen_at, last_seen_at, page_id, {_NAMES},
+    is_test, in_part, cleaned, source, received_at, stored_at, updated_at)
+select leadgen_id, state, reason, attempts, due_at, coalesce(turn, -1), first_seen_at, first_seen_at, page_id, {_NAMES},
+    is_test, in_part, cleaned, source, received_at, case when state = 'stored' then %(now)s::timestamptz end, %(now)s
+from jsonb_to_recordset(%(rows)s::jsonb) as r (
+    leadgen_id text, state text, reason text, attempts integer, due_at timestamptz, turn bigint,
+    first_seen_at timestamptz, page_id text, form_id text, ad_id text, ad_name text, adset_id text,
+    adset_name text, campaign_id text, campaign_name text, created_time timestamptz, is_organic boolean,
+    platform text, partner_name text, retailer_item_id text, field_data jsonb,
+    custom_disclaimer_responses jsonb, extra jsonb, is_test boolean, in_part boolean, cleaned boolean,
+    source text, received_at timestamptz)
+order by leadgen_id
+on conflict (leadgen_id) do update set
+    state = case when l.state = 'stored' then 'stored' else excluded.state end,
+    reason = excluded.reason,
+    attempts = excluded.attempts,
+    due_at = case when excluded.state = 'stored' and l.state = 'stored' and not l.in_part then null
+             else excluded.due_at end,
+    turn = l.turn + 1,
+    leases = 0,
+    {_SET_LEAD},
+    is_test = l.is_test or excluded.is_test,
+    in_part = case when l.state = 'stored' then l.in_part and (excluded.in_part or excluded.state <> 'stored')
+              else excluded.in_part end,
+    cleaned = l.cleaned or excluded.cleaned,
+    received_at = coalesce(l.received_at, excluded.received_at),
+    stored_at = coalesce(l.stored_at, excluded.stored_at),
+    updated_at = excluded.updated_at
+where l.state <> 'erased'
+  and (excluded.state = 'stored' or (excluded.turn >= 0 and l.turn = excluded.turn and (l.state = 'waiting' or l.in_part)))
+"""
+"""What became of a batch of references, in one statement; `rows` is a JSON array, one object a leadgen_id.
+
+A lead beats every other state. Any other verdict starts a row where there is none, or changes the row that its
+holder leased, in the same turn. A verdict on a stored row that was read in part only moves its next reading.
+"""
+
+KNOWN: Final = """
+select leadgen_id, state, in_part from leadgen where leadgen_id = any(%(ids)s)
+"""
+"""Which of these ids have a row already, and in which state."""
+
+SEEN_AGAIN: Final = """
+update leadgen l set last_seen_at = %(now)s
+from (select leadgen_id from leadgen where leadgen_id = any(%(ids)s) order by leadgen_id for update) as again
+where l.leadgen_id = again.leadgen_id
+"""
+"""These known references were announced once more."""
+
+_LEASED: Final = """
+update leadgen l
+set due_at = %(now)s::timestamptz + %(lease)s::interval, turn = turn + 1, leases = leases + 1
+from picked where l.leadgen_id = picked.leadgen_id
+returning l.leadgen_id, l.page_id, l.form_id, l.ad_id, l.attempts, l.turn, l.leases, l.first_seen_at, l.received_at,
+    l.source
+"""
+
+LEASE_DUE: Final = f"""
+with recursive page (page_id) as (
+    (select page_id from leadgen where due_at is not null order by page_id limit 1)
+    union all
+    select (select l.page_id from leadgen l where l.due_at is not null and l.page_id > page.page_id
+            order by l.page_id limit 1)
+    from page where page.page_id is not null
+),
+open_page as (
+    select page.page_id from page left join pages using (page_id)
+    where page.page_id is not null and pages.parked_at is null
+),
+picked as (
+    select due.leadgen_id
+    from open_page cross join lateral (
+        select leadgen_id, due_at from leadgen
+        where page_id = open_page.page_id and due_at <= %(now)s
+        order by due_at limit %(per_page)s for update skip locked) as due
+    order by due.due_at limit %(room)s
+)
+{_LEASED}
+"""
+"""Lease what is due, at most `per_page` rows of a Page, `room` in all, and nothing of a parked Page.
+
+The recursion walks the index from Page to Page, so that a Page with a million due rows hides no other.
+"""
+
+PROBE_PARKED: Final = f"""
+with probed as (
+    select page_id from pages where parked_at is not null and probe_at <= %(now)s order by page_id
+    for update skip locked
+),
+moved as (
+    update pages p set probe_at = %(now)s::timestamptz + %(every)s::interval
+    from probed where p.page_id = probed.page_id
+    returning p.page_id
+),
+picked as (
+    select due.leadgen_id
+    from moved cross join lateral (
+        select leadgen_id from leadgen
+        where page_id = moved.page_id and due_at <= %(now)s and state = 'waiting'
+        order by random() limit 3 for update skip locked) as due
+)
+{_LEASED}
+"""
+"""Lease a few rows of each parked Page whose probe is due: they tell whether the Page has healed."""
+
+GIVE_BACK: Final = """
+update leadgen set due_at = %(now)s, leases = greatest(leases - 1, 0)
+from unnest(%(ids)s::text[], %(turns)s::bigint[]) as held (id, held_turn)
+where leadgen_id = held.id and turn = held.held_turn
+"""
+"""End these leases at once, unread."""
+
+OLDEST_OVERDUE: Final = """
+select min(due_at) from leadgen l where due_at <= %(now)s
+    and not exists (select 1 from pages p where p.page_id = l.page_id and p.parked_at is not null)
+"""
+"""Since when the longest waiting row is due."""
+
+PARKED: Final = """
+select page_id from pages where parked_at is not null and page_id = any(%(page_ids)s)
+"""
+"""Which of these Pages are parked."""
+
+PARK: Final = """
+insert into pages as p (page_id, parked_at, parked_reason, probe_at, updated_at)
+values (%(page_id)s, %(now)s, %(reason)s, %(now)s::timestamptz + %(every)s::interval, %(now)s)
+on conflict (page_id) do update set parked_at = excluded.parked_at, parked_reason = excluded.parked_reason,
+    probe_at = excluded.probe_at, updated_at = excluded.updated_at
+where p.parked_at is null
+returning page_id
+"""
+"""Hold a Page; answers a row only where it was not held before."""
+
+UNPARK: Final = """
+update pages set parked_at = null, parked_reason = null, probe_at = null, updated_at = %(now)s
+where page_id = any(%(page_ids)s) and parked_at is not null
+returning page_id
+"""
+"""Take Pages up again; what waits for them was due all along."""
+
+MASS_DEATH: Final = """
+with alive as (
+    select greatest(max(stored_at), %(now)s::timestamptz - interval '1 day') as at
+    from leadgen where page_id = %(page_id)s and stored_at is not null
+),
+suspects as (
+    select leadgen_id from leadgen, alive
+    where page_id = %(page_id)s and state = 'dead' and reason = %(reason)s
+      and updated_at > coalesce(alive.at, %(now)s::timestamptz - interval '1 day')
+    order by leadgen_id
+    for update of leadgen
+)
+update leadgen l set state = 'waiting', due_at = %(now)s, turn = l.turn + 1, attempts = 0, updated_at = %(now)s
+from suspects
+where l.leadgen_id = suspects.leadgen_id and (select count(*) from suspects) >= %(deaths)s
+returning l.leadgen_id
+"""
+"""Where many references of a Page died of one reason and none was stored since, they wait again: it is the Page."""
+
+REPLAY: Final = """
+with chosen as (
+    select leadgen_id from leadgen
+    where state = 'dead' and (%(ids)s::text[] is null or leadgen_id = any(%(ids)s))
+      and (%(reason)s::text is null or reason = %(reason)s)
+      and (%(page_id)s::text is null or page_id = %(page_id)s)
+    order by leadgen_id for update
+)
+update leadgen l set state = 'waiting', due_at = %(now)s, turn = l.turn + 1, attempts = 0, leases = 0,
+    first_seen_at = %(now)s, updated_at = %(now)s
+from chosen where l.leadgen_id = chosen.leadgen_id
+returning l.leadgen_id
+"""
+"""Put dead letters back; `first_seen_at` restarts, so that a lead not yet visible has its full time again."""
+
+COUNT_STATES: Final = """
+select state, coalesce(reason, '') as reason, count(*) as count, min(due_at) as oldest_due
+from leadgen where state <> 'stored' group by 1, 2
+union all
+select 'stored', '', count(*), null from leadgen where state = 'stored'
+order by 1, 2
+"""
+"""Rows by state and reason."""
+
+LIST_DEAD: Final = """
+select leadgen_id, page_id, form_id, reason, attempts, first_seen_at, last_seen_at, updated_at as died_at
+from leadgen
+where state = 'dead' and (%(reason)s::text is null or reason = %(reason)s)
+  and (%(page_id)s::text is null or page_id = %(page_id)s)
+order by updated_at desc limit %(limit)s
+"""
+"""The newest dead letters."""
+
+SHOW: Final = """
+select leadgen_id, state, reason, attempts, due_at, page_id, form_id, ad_id, created_time, source, first_seen_at,
+    last_seen_at, received_at, stored_at, updated_at
+from leadgen where leadgen_id = %(id)s
+"""
+"""All about one row but its answers."""
+
+LIST_PAGES: Final = """
+select p.page_id, p.parked_at, p.parked_reason, p.probe_at,
+    (select count(*) from leadgen l where l.page_id = p.page_id and l.state = 'waiting') as waiting
+from pages p order by p.page_id
+"""
+"""The Pages that were ever held, and how many references wait for each."""

@@ -1,0 +1,266 @@
+"""Stream entries -> references in flight, and back: acknowledged, given back, kept alive. The worker's door to Redis.
+
+It decides nothing about a reference and never adds one (the receiver does). Invariant: an entry stays pending in the
+group until `done` is called for it, so whatever dies, another drain claims it.
+https://redis.io/docs/latest/develop/data-types/streams/
+"""
+
+import secrets
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import redis.asyncio as aioredis
+import structlog
+from redis.exceptions import NoScriptError, RedisError, ResponseError
+
+from worker.batches import InFlight
+from worker.errors import LedgerUnavailable
+from worker.inbox import BELL, GROUP, SET_ASIDE, SET_ASIDE_LIMIT, STREAM, LeadReference, UnreadableEntry
+
+log = structlog.get_logger("stream")
+
+PROGRESS: Final = "leadsync:progress"
+"""Redis hash process -> unix ms of its last look at the stream."""
+SUSPECT_DELIVERIES: Final = 3
+"""An entry that was delivered more often is read alone: some worker may have died of it."""
+RESERVED_PREFIX: Final = "leadsync:reading:"
+"""Redis string leadgen_id -> consumer, with an expiry: somebody is reading this lead, so a duplicate waits."""
+_IDLE_FOREVER_MS: Final = 24 * 3_600_000
+_MOST_PENDING: Final = 100_000
+
+# KEYS: the stream. ARGV: the group, idle ms. A consumer is deleted in the same step that saw it hold nothing, since
+# deleting one drops whatever it was given in between.
+_FORGET_CONSUMERS: Final = """
+local forgotten = 0
+for _, consumer in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])) do
+    local about = {}
+    for i = 1, #consumer, 2 do about[consumer[i]] = consumer[i + 1] end
+    if about['pending'] == 0 and about['idle'] > tonumber(ARGV[2]) then
+        redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], about['name'])
+        forgotten = forgotten + 1
+    end
+end
+return forgotten
+"""
+
+
+def consumer_name(host: str, pid: int) -> str:
+    """A name that no other process has, not even a later one with the same pid."""
+    return f"{host}-{pid}-{secrets.token_hex(4)}"
+
+
+class LeadStream:
+    """The stream of lead references as one consumer sees it. `client` belongs to this process' event loop."""
+
+    def __init__(self, client: "aioredis.Redis", consumer: str, *, claim_after: float, reserve_for: float = 60.0) -> None:
+        self._client = client
+        self._consumer = consumer
+        self._claim_after_ms = int(claim_after * 1000)
+        self._reserve_ms = int(reserve_for * 1000)
+
+    async def read(self, most: int, wait_seconds: float) -> tuple[InFlight, ...]:
+        """New entries, at most `most`; waits up to `wait_seconds` for the first one (0: not at all)."""
+        block = max(1, int(wait_seconds * 1000)) if wait_seconds > 0 else None
+        async with self._group():
+            answer = await self._client.xreadgroup(GROUP, self._consumer, {STREAM: ">"}, count=most, block=block)
+        entries = [entry for _, found in _pairs(answer) for entry in found]
+        return await self._in_flight(entries, suspects=frozenset())
+
+    async def claim(self, most: int) -> tuple[InFlight, ...]:
+        """Entries that a dead or stuck worker has left, at most `most`."""
+        cursor: Any = "0-0"
+        entries: list[tuple[bytes, dict[bytes, bytes]]] = []
+        async with self._group():
+            while True:
+                # Redis 6.2 answers with two elements and names deleted entries (None, None), 7 with three.
+                answer = await self._client.xautoclaim(
+                    STREAM, GROUP, self._consumer, self._claim_after_ms, cursor, count=max(1, most - len(entries))
+                )
+                cursor = answer[0]
+                entries += [(entry_id, fields) for entry_id, fields in answer[1] if entry_id is not None]
+                if cursor in (b"0-0", "0-0") or len(entries) >= most:
+                    break
+            suspects = await self._suspects([entry_id for entry_id, _ in entries])
+            await self._end_reservations(fields for _, fields in entries)
+        if entries:
+            log.info("entries_claimed", entries=len(entries), suspects=len(suspects))
+        return await self._in_flight(entries, suspects)
+
+    async def _end_reservations(self, claimed: Iterable[dict[bytes, bytes]]) -> None:
+        """Whoever was reading these has left them."""
+        keys = [RESERVED_PREFIX.encode() + fields[b"lead"] for fields in claimed if b"lead" in fields]
+        if keys:
+            await self._client.delete(*keys)
+
+    async def _suspects(self, entry_ids: Sequence[bytes]) -> frozenset[bytes]:
+        """Which of these were delivered so often that some worker may have died of them."""
+        if not entry_ids:
+            return frozenset()
+        async with self._client.pipeline(transaction=False) as pipe:
+            for entry_id in entry_ids:
+                pipe.xpending_range(STREAM, GROUP, entry_id, entry_id, 1)
+            pending = await pipe.execute()
+        return frozenset(
+            entry["message_id"] for found in pending for entry in found if entry["times_delivered"] > SUSPECT_DELIVERIES
+        )
+
+    async def _in_flight(
+        self, entries: Iterable[tuple[bytes, dict[bytes, bytes] | None]], suspects: frozenset[bytes]
+    ) -> tuple[InFlight, ...]:
+        references: list[InFlight] = []
+        for entry_id, fields in entries:
+            try:
+                reference = LeadReference.from_entry(fields or {})
+            except UnreadableEntry as error:
+                await self._set_aside(entry_id, fields or {}, str(error))
+                continue
+            references.append(InFlight.from_entry(reference, entry_id, suspect=entry_id in suspects))
+        return tuple(references)
+
+    async def _set_aside(self, entry_id: bytes, fields: dict[bytes, bytes], reason: str) -> None:
+        """An entry that no receiver of ours wrote: keep it where unreadable bodies are kept, and go on."""
+        log.error("entry_unreadable", entry_id=entry_id.decode(), reason=reason)
+        async with self._redis(), self._client.pipeline(transaction=True) as pipe:
+            pipe.xadd(
+                SET_ASIDE,
+                {"reason": "stream_entry", "received_at": entry_id.split(b"-")[0], "body": repr(fields)[:10_000]},
+                maxlen=SET_ASIDE_LIMIT,
+                approximate=False,
+            )
+            pipe.xack(STREAM, GROUP, entry_id)
+            pipe.xdel(STREAM, entry_id)
+            await pipe.execute()
+
+    async def reserve(self, leadgen_ids: Sequence[str]) -> frozenset[str]:
+        """Which of these leads this process may read now; the others are being read elsewhere."""
+        async with self._redis(), self._client.pipeline(transaction=False) as pipe:
+            for leadgen_id in leadgen_ids:
+                pipe.set(RESERVED_PREFIX + leadgen_id, self._consumer, nx=True, px=self._reserve_ms)
+            answers = await pipe.execute(raise_on_error=False)
+        # A full Redis refuses the SET: reading twice is harmless, waiting for room is not.
+        return frozenset(i for i, answer in zip(leadgen_ids, answers, strict=True) if answer is not None)
+
+    async def done(self, references: Sequence[InFlight]) -> None:
+        """Acknowledge: Postgres has committed what became of these."""
+        entry_ids = [r.entry_id for r in references if r.entry_id is not None]
+        if not entry_ids:
+            return
+        async with self._group(), self._client.pipeline(transaction=True) as pipe:
+            pipe.xack(STREAM, GROUP, *entry_ids)
+            pipe.xdel(STREAM, *entry_ids)
+            pipe.delete(*{RESERVED_PREFIX + r.leadgen_id for r in references if r.entry_id is not None})
+            await pipe.execute()
+
+    async def give_back(self, references: Sequence[InFlight]) -> None:
+        """Unread: any drain may claim these at once, and this delivery does not count against them."""
+        entry_ids = [r.entry_id for r in references if r.entry_id is not None]
+        if not entry_ids:
+            return
+        async with self._group(), self._client.pipeline(transaction=True) as pipe:
+            for entry_id in entry_ids:
+                pipe.xclaim(
+                    STREAM, GROUP, self._consumer, 0, [entry_id], idle=_IDLE_FOREVER_MS, retrycount=0, justid=True
+                )
+            pipe.delete(*{RESERVED_PREFIX + r.leadgen_id for r in references if r.entry_id is not None})
+            await pipe.execute()
+
+    async def keep(self, references: Sequence[InFlight]) -> None:
+        """Say that these are still being worked on, so that nobody claims them."""
+        entry_ids = [r.entry_id for r in references if r.entry_id is not None]
+        if not entry_ids:
+            return
+        # A process that slept past its claims must not take them back from the one that has them now.
+        async with self._group():
+            mine = await self._client.xpending_range(
+                STREAM, GROUP, min=min(entry_ids, key=_order), max=max(entry_ids, key=_order),
+                count=_MOST_PENDING, consumername=self._consumer,
+            )  # fmt: skip
+            kept = {entry["message_id"] for entry in mine}.intersection(entry_ids)
+            async with self._client.pipeline(transaction=False) as pipe:
+                if kept:
+                    pipe.xclaim(STREAM, GROUP, self._consumer, 0, list(kept), justid=True)
+                for reference in references:
+                    if reference.entry_id in kept:
+                        pipe.pexpire(RESERVED_PREFIX + reference.leadgen_id, self._reserve_ms)
+                await pipe.execute(raise_on_error=False)
+
+    async def length(self) -> int:
+        """Entries not yet acknowledged."""
+        async with self._redis():
+            return int(await self._client.xlen(STREAM))
+
+    async def backlog(self) -> int:
+        """Entries that no consumer has been given yet (an upper bound while entries are being claimed)."""
+        async with self._group():
+            pending = await self._client.xpending(STREAM, GROUP)
+            return max(0, int(await self._client.xlen(STREAM)) - int(pending["pending"]))
+
+    async def hush(self, seconds: float) -> None:
+        """Nobody needs to ring for `seconds`: this process is listening."""
+        async with self._redis():
+            await self._client.set(BELL, self._consumer, px=max(1, int(seconds * 1000)))
+
+    async def unhush(self) -> None:
+        """From here on ringing is needed again; look at the stream once more after this."""
+        async with self._redis():
+            await self._client.delete(BELL)
+
+    async def progress(self, now_ms: int) -> None:
+        """Note that this process has looked."""
+        async with self._redis():
+            await self._client.hset(PROGRESS, self._consumer, str(now_ms))
+
+    async def forget_consumers(self, idle_seconds: float) -> int:
+        """Delete consumers that hold nothing and have not been heard of for so long."""
+        async with self._group():
+            script = self._client.register_script(_FORGET_CONSUMERS)
+            return int(await script(keys=[STREAM], args=[GROUP, int(idle_seconds * 1000)]))
+
+    async def create_group(self) -> None:
+        """The group, from the stream's very beginning, where there is none."""
+        async with self._redis():
+            try:
+                await self._client.xgroup_create(STREAM, GROUP, id="0", mkstream=True)
+                log.info("group_created")
+            except ResponseError as error:
+                if "BUSYGROUP" not in str(error):
+                    raise
+
+    @asynccontextmanager
+    async def _group(self) -> AsyncIterator[None]:
+        """Redis was emptied: the group is made anew and the caller finds an empty stream, this once."""
+        try:
+            async with self._redis():
+                yield
+        except _GroupMissing:
+            await self.create_group()
+            raise LedgerUnavailable("the stream's consumer group was missing and is made anew; ask again") from None
+
+    @asynccontextmanager
+    async def _redis(self) -> AsyncIterator[None]:
+        try:
+            yield
+        except NoScriptError:
+            raise LedgerUnavailable("Redis lost a script; ask again") from None
+        except ResponseError as error:
+            if str(error).startswith("NOGROUP"):
+                raise _GroupMissing from None
+            raise LedgerUnavailable(f"Redis refuses: {str(error).split(' ', 1)[0]}") from None
+        except (RedisError, OSError) as error:
+            raise LedgerUnavailable(f"Redis cannot do this now: {type(error).__name__}") from None
+
+
+class _GroupMissing(Exception):
+    pass
+
+
+def _order(entry_id: bytes) -> tuple[int, int]:
+    milliseconds, _, sequence = entry_id.partition(b"-")
+    return int(milliseconds), int(sequence or 0)
+
+
+def _pairs(answer: Any) -> list[tuple[bytes, list[tuple[bytes, dict[bytes, bytes]]]]]:
+    if not answer:
+        return []
+    return list(answer.items()) if isinstance(answer, dict) else list(answer)

@@ -1,0 +1,378 @@
+"""The live path's middle: references -> batches -> reads -> rows -> acknowledged.
+
+    source.take -> admit (known? parked? being read elsewhere?) -> a queue a Page -> a read a batch -> settle -> source.done
+
+It does the calls in the right order and decides nothing about a reference (outcomes.py does) nor how one is read
+(reading.py does). It is handed its neighbours and imports no I/O. Invariants: `source.done` is called for a reference
+only after the store has committed what became of it; every reference taken is either done or given back; a slow
+Page or call holds up neither another Page nor a lead that is already here.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from time import monotonic
+from typing import Final, Protocol
+
+import structlog
+
+from worker.batches import InFlight, PageQueues
+from worker.budget.policy import Lane
+from worker.errors import LedgerUnavailable, StoreUnavailable
+from worker.graph.wire import BATCH_LIMIT
+from worker.outcomes import DeadLetter, Outcome, Park, Retry, Snooze, Stored
+
+log = structlog.get_logger("sync")
+
+WRITE_LIMIT: Final = 500
+"""References settled in one commit."""
+FOLLOW_SECONDS: Final = 0.25
+"""How often to look whether a lead that is read elsewhere has arrived."""
+SLOW_CALL_SECONDS: Final = 5.0
+"""A Page is slow once a call took so long and none of its calls ended in less for as long."""
+SLOW_FOR_SECONDS: Final = 30.0
+"""How long a slow Page is left to the waiting room before one call tries whether it has recovered."""
+SLOW_AGAIN: Final = timedelta(seconds=10)
+BUSY_SECONDS: Final = 1.0
+"""A run waits for calls younger than this; while older ones are in flight it goes on taking references."""
+STORE_PAUSES: Final = (0.1, 0.3, 1.0, 2.0, 5.0)
+ABANDON_SECONDS: Final = 8.0
+"""How long the end of a run waits for calls in flight and for the store before it gives the rest back."""
+
+
+class Source(Protocol):
+    """Where references come from and where it is told that they are done."""
+
+    async def take(self, room: int, *, busy: bool) -> tuple[InFlight, ...] | None:
+        """More references, at most `room`; none for now; or None: there is nothing more to take in this run.
+
+        `busy`: slow calls are in flight, so the run cannot end yet and might as well go on.
+        """
+
+    async def done(self, references: Sequence[InFlight]) -> None:
+        """What became of these is committed."""
+
+    async def give_back(self, references: Sequence[InFlight]) -> None:
+        """These were not read."""
+
+    async def keep(self, references: Sequence[InFlight]) -> None:
+        """These are still being worked on."""
+
+    async def reserve(self, leadgen_ids: Sequence[str]) -> frozenset[str]:
+        """Which of these leads this process may read now."""
+
+
+class Reader(Protocol):
+    """Reads one batch."""
+
+    async def read(
+        self, page_id: str, references: tuple[InFlight, ...], lane: Lane
+    ) -> list[tuple[InFlight, Outcome]]:
+        """An outcome for each."""
+
+
+class Store(Protocol):
+    """What this file needs of the rows."""
+
+    async def known(self, leadgen_ids: Sequence[str]) -> dict[str, str]: ...
+    async def seen_again(self, leadgen_ids: Sequence[str], now: datetime) -> None: ...
+    async def parked(self, page_ids: Sequence[str]) -> frozenset[str]: ...
+    async def settle(self, settled: Sequence[tuple[InFlight, Outcome]], now: datetime) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much is in flight at once; `slow_page_calls`: to a slow Page, whose other references wait in the store."""
+
+    references: int = 2_000
+    calls_per_page: int = 8
+    calls_per_process: int = 64
+    slow_page_calls: int = 0
+    keep_every: float = 10.0
+
+
+class Run:
+    """One run of the path over one source, until the source is finished or `stop` says so. Used once."""
+
+    def __init__(
+        self,
+        *,
+        source: Source,
+        reader: Reader,
+        store: Store,
+        lane: Lane,
+        limits: Limits,
+        clock: Callable[[], datetime],
+        stop: Callable[[], bool],
+    ) -> None:
+        self._source = source
+        self._reader = reader
+        self._store = store
+        self._lane = lane
+        self._limits = limits
+        self._clock = clock
+        self._stop = stop
+        self._queues = PageQueues()
+        self._in_flight: dict[str, list[InFlight]] = {}
+        self._followers: list[InFlight] = []
+        self._followed_at = 0.0
+        self._calls: dict[asyncio.Task[None], float] = {}
+        self._calling: Counter[str] = Counter()
+        self._slow_until: dict[str, float] = {}
+        self._fast_at: dict[str, float] = {}
+        self._settled: asyncio.Queue[list[tuple[InFlight, Outcome]] | None] = asyncio.Queue()
+        self._moved = asyncio.Event()
+        self._store_is_up = asyncio.Event()
+        self._store_is_up.set()
+        self._abandoned = False
+        self.counts: Counter[str] = Counter()
+
+    async def run(self) -> Counter[str]:
+        """Counts by what became of the references. Raises LedgerUnavailable where the source failed."""
+        writer = asyncio.create_task(self._write())
+        keeper = asyncio.create_task(self._keep())
+        try:
+            await self._feed()
+        finally:
+            await self._end(writer, keeper)
+        return self.counts
+
+    async def _feed(self) -> None:
+        finished = False
+        while not self._stop() and not (finished and not self._size()):
+            room = self._limits.references - self._size()
+            if not self._store_is_up.is_set():
+                await self._wait(self._store_is_up, 0.5)
+            elif room <= 0 or finished:
+                await self._wait(self._moved, FOLLOW_SECONDS)
+                await self._admit(self._due_followers())
+            else:
+                taken = await self._source.take(min(room, WRITE_LIMIT), busy=self._is_busy())
+                finished = taken is None
+                await self._admit((*(taken or ()), *self._due_followers()))
+
+    def _is_busy(self) -> bool:
+        oldest = min(self._calls.values(), default=None)
+        return oldest is not None and monotonic() - oldest > BUSY_SECONDS
+
+    def _size(self) -> int:
+        return sum(map(len, self._in_flight.values())) + len(self._followers)
+
+    def _due_followers(self) -> tuple[InFlight, ...]:
+        if not self._followers or monotonic() - self._followed_at < FOLLOW_SECONDS:
+            return ()
+        followers, self._followers = tuple(self._followers), []
+        return followers
+
+    async def _wait(self, event: asyncio.Event, seconds: float) -> bool:
+        try:
+            await asyncio.wait_for(event.wait(), seconds)
+        except TimeoutError:
+            return False
+        if event is self._moved:
+            event.clear()
+        return True
+
+    async def _admit(self, taken: tuple[InFlight, ...]) -> None:
+        """Queue what is to be read; acknowledge what is known; join what is in flight already."""
+        fresh: list[InFlight] = []
+        for reference in taken:
+            if reference.leadgen_id in self._in_flight:
+                self._in_flight[reference.leadgen_id].append(reference)
+                self.counts["joined"] += 1
+            else:
+                self._in_flight[reference.leadgen_id] = [reference]
+                fresh.append(reference)
+        if not fresh:
+            return
+        try:
+            await self._sort_out(fresh)
+        except StoreUnavailable:
+            # Nothing is lost: they are asked about again once the store answers.
+            self._store_is_up.clear()
+            self._follow(fresh)
+            asyncio.get_running_loop().call_later(STORE_PAUSES[2], self._store_is_up.set)
+        self._dispatch()
+
+    async def _sort_out(self, fresh: list[InFlight]) -> None:
+        announced = [r for r in fresh if r.turn is None]
+        leased = [r for r in fresh if r.turn is not None]
+        if announced:
+            states = await self._store.known([r.leadgen_id for r in announced])
+            again = [r for r in announced if states.get(r.leadgen_id, "in_part") != "in_part"]
+            if again:
+                await self._store.seen_again(sorted(r.leadgen_id for r in again), self._clock())
+                self.counts["known"] += len(again)
+                await self._done(again)
+            announced = [r for r in announced if r.leadgen_id in self._in_flight]
+        if announced:
+            parked = await self._store.parked(sorted({r.page_id for r in announced}))
+            held = [r for r in announced if r.page_id in parked]
+            if held:
+                now = self._clock()
+                self._settled.put_nowait([(r, Snooze(now, "page_parked")) for r in held])
+            announced = [r for r in announced if r.page_id not in parked]
+        if announced:
+            mine = await self._source.reserve([r.leadgen_id for r in announced])
+            self._follow([r for r in announced if r.leadgen_id not in mine])
+            announced = [r for r in announced if r.leadgen_id in mine]
+        self._queues.put((*announced, *leased))
+
+    def _follow(self, references: Sequence[InFlight]) -> None:
+        for reference in references:
+            self._followers += self._in_flight.pop(reference.leadgen_id, [])
+        self._followed_at = monotonic()
+
+    def _dispatch(self) -> None:
+        """Start as many reads as may be in flight, one batch a Page in turn."""
+        started = True
+        while started:
+            started = False
+            for page_id in self._queues.pages():
+                if len(self._calls) >= self._limits.calls_per_process:
+                    return
+                if self._calling[page_id] < self._calls_for(page_id):
+                    self._start(page_id)
+                    started = True
+                elif self._is_slow(page_id):
+                    self._leave_to_waiting_room(page_id)
+
+    def _calls_for(self, page_id: str) -> int:
+        if self._is_slow(page_id):
+            return self._limits.slow_page_calls
+        return 1 if page_id in self._slow_until else self._limits.calls_per_page
+
+    def _is_slow(self, page_id: str) -> bool:
+        return self._slow_until.get(page_id, 0.0) > monotonic()
+
+    def _leave_to_waiting_room(self, page_id: str) -> None:
+        until = self._clock() + SLOW_AGAIN
+        self._settled.put_nowait([(r, Snooze(until, "page_slow")) for r in self._queues.take_all([page_id])])
+
+    def _start(self, page_id: str) -> None:
+        batch = self._queues.take(page_id, BATCH_LIMIT)
+        call = asyncio.create_task(self._read(page_id, batch))
+        self._calls[call] = monotonic()
+        self._calling[page_id] += 1
+        # A call that hangs marks its Page while it hangs, not when it ends.
+        marker = asyncio.get_running_loop().call_later(SLOW_CALL_SECONDS, self._mark_slow, page_id)
+        call.add_done_callback(lambda task: self._ended(task, page_id, marker))
+
+    def _mark_slow(self, page_id: str) -> None:
+        now = monotonic()
+        if now - self._fast_at.get(page_id, 0.0) >= SLOW_CALL_SECONDS:
+            self._slow_until[page_id] = now + SLOW_FOR_SECONDS
+            log.warning("page_slow", page_id=page_id)
+            self._dispatch()
+
+    async def _read(self, page_id: str, batch: tuple[InFlight, ...]) -> None:
+        settled = await self._reader.read(page_id, batch, self._lane)
+        self._settled.put_nowait(settled)
+
+    def _ended(self, call: asyncio.Task[None], page_id: str, marker: asyncio.TimerHandle) -> None:
+        marker.cancel()
+        if call.cancelled() or call.exception() is not None:
+            return  # _end gives back what it was reading
+        if monotonic() - self._calls.pop(call) < SLOW_CALL_SECONDS:
+            self._fast_at[page_id] = monotonic()
+            self._slow_until.pop(page_id, None)
+        self._calling[page_id] -= 1
+        if not self._stop():
+            self._dispatch()
+
+    async def _write(self) -> None:
+        """Commit outcomes as they come, as many at once as have come meanwhile."""
+        ended = False
+        while not ended:
+            settled: list[tuple[InFlight, Outcome]] = []
+            while not settled or (not self._settled.empty() and len(settled) < WRITE_LIMIT):
+                some = await self._settled.get()
+                if some is None:
+                    ended = True
+                    break
+                settled += some
+            if settled:
+                await self._settle(settled)
+
+    async def _settle(self, settled: list[tuple[InFlight, Outcome]]) -> None:
+        failures = 0
+        while not self._abandoned:
+            try:
+                await self._store.settle(settled, self._clock())
+            except StoreUnavailable as error:
+                self._store_is_up.clear()
+                if failures == 0:
+                    log.warning("store_unavailable", error=str(error), references=len(settled))
+                await asyncio.sleep(STORE_PAUSES[min(failures, len(STORE_PAUSES) - 1)])
+                failures += 1
+                continue
+            self._store_is_up.set()
+            self._count(settled)
+            await self._done([reference for reference, _ in settled])
+            return
+
+    def _count(self, settled: Sequence[tuple[InFlight, Outcome]]) -> None:
+        for reference, outcome in settled:
+            self.counts[_COUNT_AS[type(outcome)]] += 1
+            if isinstance(outcome, DeadLetter):
+                log.warning(
+                    "lead_dead", leadgen_id=reference.leadgen_id, page_id=reference.page_id, reason=outcome.reason
+                )
+
+    async def _done(self, references: Sequence[InFlight]) -> None:
+        finished = [r for reference in references for r in self._in_flight.pop(reference.leadgen_id, [])]
+        self._moved.set()
+        try:
+            await self._source.done(finished)
+        except LedgerUnavailable as error:
+            # They stay pending, are claimed later and then found to be known.
+            log.warning("acknowledge_failed", error=str(error), references=len(finished))
+
+    async def _keep(self) -> None:
+        while True:
+            await asyncio.sleep(self._limits.keep_every)
+            held = [r for references in self._in_flight.values() for r in references] + self._followers
+            try:
+                await self._source.keep(held)
+            except (LedgerUnavailable, StoreUnavailable) as error:
+                log.warning("keep_failed", error=str(error), references=len(held))
+
+    async def _end(self, writer: asyncio.Task[None], keeper: asyncio.Task[None]) -> None:
+        """Finish what is being read and written, in bounded time; give the rest back."""
+        self._queues.take_all()  # still in _in_flight
+        deadline = monotonic() + ABANDON_SECONDS
+        if self._calls:
+            await asyncio.wait(list(self._calls), timeout=ABANDON_SECONDS)
+        for call in list(self._calls):
+            call.cancel()
+        self._settled.put_nowait(None)
+        await asyncio.wait([writer], timeout=max(1.0, deadline - monotonic()))
+        self._abandoned = True
+        writer.cancel()
+        keeper.cancel()
+        results = await asyncio.gather(writer, keeper, *self._calls, return_exceptions=True)
+        left = [r for references in self._in_flight.values() for r in references] + self._followers
+        if left:
+            await self._give_back(left)
+        for result in results:
+            if isinstance(result, Exception):
+                raise result
+
+    async def _give_back(self, references: Sequence[InFlight]) -> None:
+        self.counts["given_back"] += len(references)
+        try:
+            await self._source.give_back(references)
+        except (LedgerUnavailable, StoreUnavailable) as error:
+            # Their claim or lease runs out by itself.
+            log.warning("give_back_failed", error=str(error), references=len(references))
+
+
+_COUNT_AS: Final[dict[type, str]] = {
+    Stored: "stored",
+    Snooze: "snoozed",
+    Retry: "retried",
+    Park: "parked",
+    DeadLetter: "dead",
+}
