@@ -1,0 +1,355 @@
+"""Delivery -> stream entries, whole or not at all; then one ring at the worker's door.
+
+    Delivery -> refusal? -> MULTI (bodies, references, Pages, counts, bell, length) EXEC -> doorbell
+
+The only file here that knows redis and celery. It does not judge what a delivery says (delivery.py) nor how
+full is too full (capacity.py).
+
+Invariant: `publish` returns only after Redis answered the EXEC; where the append-only file is synced always,
+that is after the entries are on disk. Everything after the EXEC may fail without a word: the worker's
+schedule rings too.
+
+It is weak where an answer is lost or late: the entries may be in the stream though the caller was refused.
+Meta then delivers again and the worker sees some references twice, which it is built for.
+"""
+
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Protocol
+
+import redis
+import structlog
+from celery import Celery
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from receiver.capacity import Condition, Limits, refusal, risks
+from receiver.delivery import Delivery
+from receiver.errors import QueueUnavailable
+from receiver.settings import Settings
+from receiver.tally import Quietly, Tally, Verdict
+from worker.inbox import (
+    BELL,
+    BELL_EXPIRES_SECONDS,
+    COUNTERS,
+    DRAIN_TASK,
+    LIVE_QUEUE,
+    RECONCILE_WANTED,
+    SET_ASIDE,
+    SET_ASIDE_LIMIT,
+    STREAM,
+)
+
+CONNECT_SECONDS: Final = 0.3
+ANSWER_SECONDS: Final = 0.7
+"""With CONNECT_SECONDS at most a second: Meta gets its 503 while it still waits."""
+RING_SECONDS: Final = 0.25
+"""The longest that a broker may hold up an answer that is already safe."""
+DOORBELL_EXPIRES_SECONDS: Final = 60
+"""A doorbell that lay this long has been overtaken by the schedule."""
+CONDITION_HOLDS_SECONDS: Final = 1.0
+"""A look at Redis' condition serves for this long: one round trip a second, not one a delivery."""
+FLUSH_EVERY_SECONDS: Final = 5.0
+"""Counts of refusals go to Redis no more often than this by themselves; the next delivery takes them
+along."""
+SET_ASIDE_BYTES: Final = 64 * 1024 * 1024
+"""Bodies set aside may take this much of Redis' memory; beyond it the oldest go, however few they are."""
+
+_log = structlog.get_logger()
+
+
+class Bell(Protocol):
+    """Something that can wake a worker."""
+
+    def ring(self) -> bool:
+        """Ring once; False where it could not, never an exception."""
+
+
+class Publisher:
+    """The stream's front. One for the process, shared by its threads."""
+
+    def __init__(
+        self,
+        client: redis.Redis,
+        bell: Bell,
+        limits: Limits,
+        *,
+        look: Callable[[redis.Redis], Condition] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._client = client
+        self._bell = bell
+        self._limits = limits
+        self._look = look or look_at
+        self._clock = clock
+        self._tally = Tally()
+        self._quietly = Quietly(clock)
+        self._looking = threading.Lock()
+        self._condition: Condition | None = None
+        self._looked_at = float("-inf")
+        self._length = 0
+        self._risks: tuple[str, ...] = ()
+        self._flushing = threading.Lock()
+        self._flushed_at = clock()
+
+    def publish(self, delivery: Delivery) -> None:
+        """Put all of `delivery` into the stream, or raise QueueUnavailable. Wakes a worker where none
+        listens."""
+        self.check()
+        counts = self._tally.take()
+        try:
+            length, nobody_listens = _write(self._client, delivery, _sum(counts, _counts(delivery)))
+        except redis.RedisError as error:
+            self._tally.put_back(counts)
+            raise self._unavailable(error) from None
+        self._length = length
+        self._tell(delivery)
+        if delivery.unread:
+            self._bound_set_aside()
+        if nobody_listens:
+            self._ring()
+
+    def count(self, verdict: Verdict) -> None:
+        """Count a refusal in memory; at most every few seconds that costs a write, at most every minute a
+        line."""
+        self._tally.add(verdict)
+        if verdict is not Verdict.QUEUE_UNAVAILABLE:
+            self._quietly.warning(verdict.value)
+            self._flush_if_due()
+
+    def check(self) -> None:
+        """Raise QueueUnavailable where the stream cannot take a delivery.
+
+        A stream that was full a moment ago is asked anew: the worker may have emptied it.
+        """
+        fresh = self._clock() - self._looked_at < CONDITION_HOLDS_SECONDS
+        if not fresh or self._length > self._limits.entries:
+            self._look_again()
+        why = refusal(self._condition, self._limits) if self._condition else None
+        if why is not None:
+            self._quietly.warning("queue_unavailable", why=why)
+            raise QueueUnavailable(why)
+
+    def close(self) -> None:
+        """Write the counts still in memory, as far as that is quick, and let go of Redis."""
+        self._flush()
+        self._client.close()
+
+    def _look_again(self) -> None:
+        # One thread looks; where there is a last condition the others go by it rather than wait.
+        if not self._looking.acquire(blocking=self._condition is None):
+            return
+        try:
+            self._condition = self._look(self._client)
+        except redis.RedisError as error:
+            raise self._unavailable(error) from None
+        finally:
+            self._looking.release()
+        self._looked_at = self._clock()
+        self._length = self._condition.length
+        self._warn_of_risks(risks(self._condition))
+
+    def _warn_of_risks(self, found: tuple[str, ...]) -> None:
+        if found != self._risks:
+            self._risks = found
+            if found:
+                _log.error("queue_not_safe", settings=list(found))
+            else:
+                _log.info("queue_safe_again")
+
+    def _unavailable(self, error: redis.RedisError) -> QueueUnavailable:
+        self._quietly.warning("queue_unavailable", why=type(error).__name__)
+        return QueueUnavailable("queue unavailable")
+
+    def _tell(self, delivery: Delivery) -> None:
+        _log.debug("delivery_published", references=len(delivery.references))
+        if delivery.unread:
+            reasons = [reason.value for reason in delivery.unread]
+            self._quietly.warning("delivery_set_aside", reasons=reasons, bytes=len(delivery.body))
+        if delivery.lacking_values:
+            self._quietly.warning("subscription_lacks_values", page_id=delivery.lacking_values[0])
+
+    def _bound_set_aside(self) -> None:
+        try:
+            dropped = _trim_set_aside(self._client)
+        except redis.RedisError:
+            return  # The next body set aside trims for this one too.
+        if dropped:
+            self._tally.add(Verdict.SET_ASIDE_DROPPED, dropped)
+
+    def _ring(self) -> None:
+        if self._bell.ring():
+            self._tally.add(Verdict.BELLS_RUNG)
+            return
+        self._tally.add(Verdict.BELLS_FAILED)
+        _log.debug("bell_failed")
+        try:
+            self._client.delete(BELL)
+        except redis.RedisError:
+            return  # The flag expires by itself.
+
+    def _flush_if_due(self) -> None:
+        if self._clock() - self._flushed_at >= FLUSH_EVERY_SECONDS and self._flushing.acquire(blocking=False):
+            try:
+                self._flush()
+            finally:
+                self._flushed_at = self._clock()
+                self._flushing.release()
+
+    def _flush(self) -> None:
+        counts = self._tally.take()
+        if not counts:
+            return
+        try:
+            with self._client.pipeline(transaction=True) as pipe:
+                _add_counts(pipe, counts)
+                pipe.execute()
+        except redis.RedisError:
+            self._tally.put_back(counts)
+
+
+class Doorbell:
+    """Celery's message that there is work: no payload, and nothing is lost with it."""
+
+    def __init__(self, redis_url: str) -> None:
+        self._app = Celery("leadsync.receiver", broker=redis_url, set_as_current=False)
+        self._app.conf.update(
+            task_serializer="json",
+            accept_content=["json"],
+            task_ignore_result=True,
+            broker_connection_timeout=RING_SECONDS,
+            # Without a bound on tries kombu goes on connecting for as long as the broker is away.
+            broker_transport_options={
+                "socket_timeout": RING_SECONDS,
+                "socket_connect_timeout": RING_SECONDS,
+                "max_retries": 0,
+                "max_connections": 2,
+            },
+        )
+        self._lock = threading.Lock()
+        self._producer: Any = None
+
+    def ring(self) -> bool:
+        """Send one doorbell over the connection that is kept for it; False where that failed."""
+        if not self._lock.acquire(timeout=RING_SECONDS):
+            return False
+        try:
+            self._send()
+        except Exception:  # kombu lets errors of every layer below it through, and none may cost a 200.
+            self._hang_up()
+            return False
+        finally:
+            self._lock.release()
+        return True
+
+    def _send(self) -> None:
+        if self._producer is None:
+            self._producer = self._app.amqp.Producer(self._app.connection_for_write(), auto_declare=False)
+        self._app.send_task(
+            DRAIN_TASK,
+            queue=LIVE_QUEUE,
+            producer=self._producer,
+            expires=DOORBELL_EXPIRES_SECONDS,
+            ignore_result=True,
+            retry=False,
+            add_to_parent=False,
+        )
+
+    def _hang_up(self) -> None:
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            try:
+                producer.connection.release()
+            except Exception:  # It is being thrown away.
+                _log.debug("bell_not_hung_up")
+
+
+def open_publisher(settings: Settings) -> Publisher:
+    """The publisher for these settings. Nothing is connected before the first delivery."""
+    client = redis.Redis.from_url(
+        settings.redis_url,
+        socket_connect_timeout=CONNECT_SECONDS,
+        socket_timeout=ANSWER_SECONDS,
+        # A dropped connection may be tried anew at once; what timed out has had its time.
+        retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
+    )
+    limits = Limits(entries=settings.stream_max_entries, memory_share=settings.redis_memory_share)
+    return Publisher(client, Doorbell(settings.redis_url), limits)
+
+
+def look_at(client: redis.Redis) -> Condition:
+    """Redis' condition, in one round trip."""
+    with client.pipeline(transaction=False) as pipe:
+        pipe.xlen(STREAM)
+        for section in ("memory", "persistence", "replication"):
+            pipe.info(section)
+        pipe.config_get("appendfsync")
+        length, *sections, config = pipe.execute(raise_on_error=False)
+    for answer in (length, *sections):
+        if isinstance(answer, redis.RedisError):
+            raise answer
+    info = {name: value for section in sections for name, value in section.items()}
+    return Condition.of(length, info, fsync=config.get("appendfsync") if isinstance(config, dict) else None)
+
+
+def _write(client: redis.Redis, delivery: Delivery, counts: Mapping[Verdict, int]) -> tuple[int, bool]:
+    """One MULTI for all of it: the stream's length afterwards, and whether the bell is now ours to ring."""
+    with client.pipeline(transaction=True) as pipe:
+        if delivery.unread:
+            _set_aside(pipe, delivery)
+        for reference in delivery.references:
+            fields: dict[Any, Any] = {**reference.to_entry()}
+            pipe.xadd(STREAM, fields)
+        if delivery.lacking_values:
+            pipe.hset(RECONCILE_WANTED, mapping=dict.fromkeys(delivery.lacking_values, delivery.received_at))
+        _add_counts(pipe, counts)
+        if delivery.references:
+            pipe.set(BELL, uuid.uuid4().hex, nx=True, ex=BELL_EXPIRES_SECONDS)
+        pipe.xlen(STREAM)
+        answers = pipe.execute()
+    return answers[-1], bool(delivery.references and answers[-2])
+
+
+def _set_aside(pipe: "redis.client.Pipeline", delivery: Delivery) -> None:
+    entry: dict[Any, Any] = {
+        "reason": ",".join(reason.value for reason in delivery.unread),
+        "received_at": delivery.received_at,
+        "body": delivery.body,
+    }
+    pipe.xadd(SET_ASIDE, entry, maxlen=SET_ASIDE_LIMIT, approximate=False)
+
+
+def _add_counts(pipe: "redis.client.Pipeline", counts: Mapping[Verdict, int]) -> None:
+    for verdict, count in counts.items():
+        if count:
+            pipe.hincrby(COUNTERS, verdict.value, count)
+
+
+def _trim_set_aside(client: redis.Redis) -> int:
+    """Drop the oldest bodies until the rest fits into SET_ASIDE_BYTES; how many went. The newest stays."""
+    dropped = 0
+    while (client.memory_usage(SET_ASIDE, samples=0) or 0) > SET_ASIDE_BYTES:
+        length = client.xlen(SET_ASIDE)
+        if length <= 1:
+            break
+        dropped += client.xtrim(SET_ASIDE, maxlen=length - max(1, length // 16), approximate=False)
+    return dropped
+
+
+def _counts(delivery: Delivery) -> dict[Verdict, int]:
+    return {
+        Verdict.DELIVERIES: 1,
+        Verdict.REFERENCES: len(delivery.references),
+        Verdict.DUPLICATES: delivery.duplicates,
+        Verdict.TESTS: delivery.tests,
+        Verdict.UPDATES: delivery.updates,
+        Verdict.IGNORED: delivery.ignored,
+        Verdict.LACKING_VALUES: len(delivery.lacking_values),
+        Verdict.SET_ASIDE: 1 if delivery.unread else 0,
+    }
+
+
+def _sum(some: Mapping[Verdict, int], more: Mapping[Verdict, int]) -> dict[Verdict, int]:
+    return {verdict: some.get(verdict, 0) + more.get(verdict, 0) for verdict in {**some, **more}}
