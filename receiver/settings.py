@@ -58,13 +58,17 @@ def _read(env: Env) -> Settings:
         # A value that fails its check reads as None here and is reported by _problems.
         return env.str(name, default, validate=check) or default
 
+    def needed(name: str) -> str:
+        # No default: a default is never checked.
+        return env.str(name, validate=_required) or ""
+
     def count(name: str, default: int, most: int, least: int = 1) -> int:
         within = validate.Range(least, most, error=f"must be from {least} to {most}")
         return env.int(name, default, validate=within)
 
     return Settings(
-        app_secrets=_secrets(text("META_APP_SECRET", "", _required)),
-        verify_token=text("META_VERIFY_TOKEN", "", _required).strip(),
+        app_secrets=_secrets(needed("META_APP_SECRET")),
+        verify_token=needed("META_VERIFY_TOKEN").strip(),
         redis_url=text("REDIS_URL", DEFAULT_REDIS, _redis_url),
         host=text("RECEIVER_HOST", "127.0.0.1"),
         port=count("RECEIVER_PORT", 8_000, 65_535, least=0),
