@@ -34,6 +34,7 @@ LIVE_QUEUE: Final = "live"
 UPKEEP_QUEUE: Final = "upkeep"
 DRAIN_TASK: Final = "leads.drain"
 RESUME_TASK: Final = "leads.resume"
+TIDY_TASK: Final = "leads.tidy"
 
 WIRE_VERSION: Final = "1"
 
@@ -67,7 +68,12 @@ class LeadReference:
 
     def to_entry(self) -> dict[str, str]:
         """The stream entry's fields. What is None is left out."""
-        entry = {"v": WIRE_VERSION, "lead": self.leadgen_id, "page": self.page_id, "recv": str(self.received_at)}
+        entry = {
+            "v": WIRE_VERSION,
+            "lead": self.leadgen_id,
+            "page": self.page_id,
+            "recv": str(self.received_at),
+        }
         if self.form_id is not None:
             entry["form"] = self.form_id
         if self.ad_id is not None:

@@ -34,8 +34,8 @@ _KNOWN_FIELDS: Final = frozenset(
 )
 _TEST_EMAILS: Final = frozenset({"test@fb.com", "test@meta.com"})
 _TEST_MARK: Final = "<test lead: dummy data for"
-_TRUE: Final = frozenset({True, 1, "1", "true", "True"})
-_FALSE: Final = frozenset({False, 0, "0", "false", "False", ""})
+_TRUE: Final = frozenset({True, "1", "true", "True"})
+_FALSE: Final = frozenset({False, "0", "false", "False", ""})
 # What json.dumps writes for the values that Postgres' jsonb refuses. A text that merely looks like one of these
 # only costs the slow, exact look.
 _SUSPECT: Final = ("\\u0000", "NaN", "Infinity")

@@ -101,7 +101,8 @@ def outcome_of(
             if now - waiting_since >= timedelta(seconds=policy.not_visible_for):
                 return DeadLetter(error.reason)
             return Retry(
-                now + backoff(policy.not_visible_first, policy.not_visible_longest, attempts, dice), error.reason
+                now + backoff(policy.not_visible_first, policy.not_visible_longest, attempts, dice),
+                error.reason,
             )
         case Unreadable():
             return DeadLetter(error.reason)

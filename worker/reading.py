@@ -81,7 +81,9 @@ class LeadReader:
             return await self._ask(page_id, references, self._fields(page_id), lane, UNANSWERED_AGAIN)
         except Exception as error:
             # A fault of ours must not take the drain down with it. Only its type is told: its text may quote a lead.
-            log.error("reading_failed", page_id=page_id, error=type(error).__name__, references=len(references))
+            log.error(
+                "reading_failed", page_id=page_id, error=type(error).__name__, references=len(references)
+            )
             return self._all(references, Unexpected("a fault of leadsync"))
 
     async def _ask(

@@ -62,7 +62,11 @@ def read_settings(*needed: str) -> Settings:
     env.read_env(DOTENV, recurse=False)
     settings = _read(env)
     problems = _problems(env)
-    problems += [f"{name}: is required; set it in the environment or in .env" for name in needed if not env.str(name, "")]
+    problems += [
+        f"{name}: is required; set it in the environment or in .env"
+        for name in needed
+        if not env.str(name, "")
+    ]
     if problems:
         raise ConfigurationError("\n".join(sorted(problems)))
     return settings

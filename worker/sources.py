@@ -11,6 +11,7 @@ from time import monotonic
 from typing import Final
 
 from worker.batches import InFlight
+from worker.inbox import LIVE_QUEUE
 from worker.store.leads import LeadStore
 from worker.stream import LeadStream
 
@@ -43,6 +44,7 @@ class StreamSource:
         if late and not (busy and now < self._ends_at + BUSY_AT_MOST_SECONDS):
             return await self._last_look(room) if self._empty_since is not None else None
         if now >= self._claims_at:
+            await self._stream.progress(LIVE_QUEUE)
             claimed = await self._stream.claim(room)
             if claimed:
                 return claimed

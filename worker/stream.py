@@ -6,10 +6,12 @@ https://redis.io/docs/latest/develop/data-types/streams/
 """
 
 import secrets
+import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
+import redis
 import redis.asyncio as aioredis
 import structlog
 from redis.exceptions import NoScriptError, RedisError, ResponseError
@@ -21,7 +23,7 @@ from worker.inbox import BELL, GROUP, SET_ASIDE, SET_ASIDE_LIMIT, STREAM, LeadRe
 log = structlog.get_logger("stream")
 
 PROGRESS: Final = "leadsync:progress"
-"""Redis hash process -> unix ms of its last look at the stream."""
+"""Redis hash queue -> unix ms of the last look that any of its workers took at its work."""
 SUSPECT_DELIVERIES: Final = 3
 """An entry that was delivered more often is read alone: some worker may have died of it."""
 RESERVED_PREFIX: Final = "leadsync:reading:"
@@ -45,6 +47,11 @@ return forgotten
 """
 
 
+def note_schedule(client: redis.Redis) -> None:
+    """The schedule is ticking; `client` is a synchronous one."""
+    client.hset(PROGRESS, "schedule", str(time.time_ns() // 1_000_000))
+
+
 def consumer_name(host: str, pid: int) -> str:
     """A name that no other process has, not even a later one with the same pid."""
     return f"{host}-{pid}-{secrets.token_hex(4)}"
@@ -53,7 +60,9 @@ def consumer_name(host: str, pid: int) -> str:
 class LeadStream:
     """The stream of lead references as one consumer sees it. `client` belongs to this process' event loop."""
 
-    def __init__(self, client: "aioredis.Redis", consumer: str, *, claim_after: float, reserve_for: float = 60.0) -> None:
+    def __init__(
+        self, client: "aioredis.Redis", consumer: str, *, claim_after: float, reserve_for: float = 60.0
+    ) -> None:
         self._client = client
         self._consumer = consumer
         self._claim_after_ms = int(claim_after * 1000)
@@ -63,7 +72,9 @@ class LeadStream:
         """New entries, at most `most`; waits up to `wait_seconds` for the first one (0: not at all)."""
         block = max(1, int(wait_seconds * 1000)) if wait_seconds > 0 else None
         async with self._group():
-            answer = await self._client.xreadgroup(GROUP, self._consumer, {STREAM: ">"}, count=most, block=block)
+            answer = await self._client.xreadgroup(
+                GROUP, self._consumer, {STREAM: ">"}, count=most, block=block
+            )
         entries = [entry for _, found in _pairs(answer) for entry in found]
         return await self._in_flight(entries, suspects=frozenset())
 
@@ -75,7 +86,12 @@ class LeadStream:
             while True:
                 # Redis 6.2 answers with two elements and names deleted entries (None, None), 7 with three.
                 answer = await self._client.xautoclaim(
-                    STREAM, GROUP, self._consumer, self._claim_after_ms, cursor, count=max(1, most - len(entries))
+                    STREAM,
+                    GROUP,
+                    self._consumer,
+                    self._claim_after_ms,
+                    cursor,
+                    count=max(1, most - len(entries)),
                 )
                 cursor = answer[0]
                 entries += [(entry_id, fields) for entry_id, fields in answer[1] if entry_id is not None]
@@ -102,7 +118,10 @@ class LeadStream:
                 pipe.xpending_range(STREAM, GROUP, entry_id, entry_id, 1)
             pending = await pipe.execute()
         return frozenset(
-            entry["message_id"] for found in pending for entry in found if entry["times_delivered"] > SUSPECT_DELIVERIES
+            entry["message_id"]
+            for found in pending
+            for entry in found
+            if entry["times_delivered"] > SUSPECT_DELIVERIES
         )
 
     async def _in_flight(
@@ -124,7 +143,11 @@ class LeadStream:
         async with self._redis(), self._client.pipeline(transaction=True) as pipe:
             pipe.xadd(
                 SET_ASIDE,
-                {"reason": "stream_entry", "received_at": entry_id.split(b"-")[0], "body": repr(fields)[:10_000]},
+                {
+                    "reason": "stream_entry",
+                    "received_at": entry_id.split(b"-")[0],
+                    "body": repr(fields)[:10_000],
+                },
                 maxlen=SET_ASIDE_LIMIT,
                 approximate=False,
             )
@@ -160,7 +183,14 @@ class LeadStream:
         async with self._group(), self._client.pipeline(transaction=True) as pipe:
             for entry_id in entry_ids:
                 pipe.xclaim(
-                    STREAM, GROUP, self._consumer, 0, [entry_id], idle=_IDLE_FOREVER_MS, retrycount=0, justid=True
+                    STREAM,
+                    GROUP,
+                    self._consumer,
+                    0,
+                    [entry_id],
+                    idle=_IDLE_FOREVER_MS,
+                    retrycount=0,
+                    justid=True,
                 )
             pipe.delete(*{RESERVED_PREFIX + r.leadgen_id for r in references if r.entry_id is not None})
             await pipe.execute()
@@ -206,10 +236,10 @@ class LeadStream:
         async with self._redis():
             await self._client.delete(BELL)
 
-    async def progress(self, now_ms: int) -> None:
-        """Note that this process has looked."""
+    async def progress(self, queue: str) -> None:
+        """Note that a worker of `queue` is looking at its work."""
         async with self._redis():
-            await self._client.hset(PROGRESS, self._consumer, str(now_ms))
+            await self._client.hset(PROGRESS, queue, str(time.time_ns() // 1_000_000))
 
     async def forget_consumers(self, idle_seconds: float) -> int:
         """Delete consumers that hold nothing and have not been heard of for so long."""
@@ -235,7 +265,9 @@ class LeadStream:
                 yield
         except _GroupMissing:
             await self.create_group()
-            raise LedgerUnavailable("the stream's consumer group was missing and is made anew; ask again") from None
+            raise LedgerUnavailable(
+                "the stream's consumer group was missing and is made anew; ask again"
+            ) from None
 
     @asynccontextmanager
     async def _redis(self) -> AsyncIterator[None]:

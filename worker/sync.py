@@ -318,7 +318,10 @@ class Run:
             self.counts[_COUNT_AS[type(outcome)]] += 1
             if isinstance(outcome, DeadLetter):
                 log.warning(
-                    "lead_dead", leadgen_id=reference.leadgen_id, page_id=reference.page_id, reason=outcome.reason
+                    "lead_dead",
+                    leadgen_id=reference.leadgen_id,
+                    page_id=reference.page_id,
+                    reason=outcome.reason,
                 )
 
     async def _done(self, references: Sequence[InFlight]) -> None:

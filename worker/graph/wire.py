@@ -97,10 +97,7 @@ def lead_request(
         )
     if not 1 < len(leadgen_ids) <= BATCH_LIMIT:
         raise ValueError(f"a batch reads 1 to {BATCH_LIMIT} leads, not {len(leadgen_ids)}")
-    items = [
-        {"method": "GET", "relative_url": f"{leadgen_id}?fields={wanted}"}
-        for leadgen_id in leadgen_ids
-    ]
+    items = [{"method": "GET", "relative_url": f"{leadgen_id}?fields={wanted}"} for leadgen_id in leadgen_ids]
     return GraphRequest(
         method="POST",
         path=f"/{version}/",

@@ -84,7 +84,9 @@ class LeadStore:
         lease = timedelta(seconds=self._settings.lease_seconds)
         every = timedelta(seconds=self._settings.parked_probe_every)
         probes = await self._rows(sql.PROBE_PARKED, {"now": now, "lease": lease, "every": every})
-        due = await self._rows(sql.LEASE_DUE, {"now": now, "lease": lease, "per_page": per_page, "room": room})
+        due = await self._rows(
+            sql.LEASE_DUE, {"now": now, "lease": lease, "per_page": per_page, "room": room}
+        )
         return tuple(_leased(row) for row in (*probes, *due))
 
     async def give_back(self, leased: Sequence[InFlight], now: datetime) -> None:
@@ -122,9 +124,13 @@ class LeadStore:
 
     async def _bury(self, row: Row, refused: _RowsRefused, now: datetime) -> None:
         """Postgres refuses this row's content: keep the reference as a dead letter without it."""
-        log.error("row_refused", leadgen_id=row["leadgen_id"], page_id=row["page_id"], sqlstate=refused.sqlstate)
+        log.error(
+            "row_refused", leadgen_id=row["leadgen_id"], page_id=row["page_id"], sqlstate=refused.sqlstate
+        )
         kept = ("leadgen_id", "turn", "attempts", "first_seen_at", "page_id", "source", "received_at")
-        dead = _verdict({name: row[name] for name in kept}, "dead", f"{REFUSED_REASON}_{refused.sqlstate}", None)
+        dead = _verdict(
+            {name: row[name] for name in kept}, "dead", f"{REFUSED_REASON}_{refused.sqlstate}", None
+        )
         try:
             await self._rows(sql.SETTLE, {"rows": json.dumps([dead]), "now": now})
         except _RowsRefused as again:
@@ -211,7 +217,9 @@ class LeadStore:
             sqlstate = error.sqlstate or ""
             if sqlstate[:2] in _ROW_CLASSES:
                 raise _RowsRefused(sqlstate) from None
-            raise StoreUnavailable(f"Postgres cannot do this now: {type(error).__name__} {sqlstate}") from None
+            raise StoreUnavailable(
+                f"Postgres cannot do this now: {type(error).__name__} {sqlstate}"
+            ) from None
         except PoolTimeout:
             raise StoreUnavailable("Postgres gives no connection") from None
 

@@ -25,7 +25,9 @@ def migrate(database_url: str) -> tuple[str | None, str]:
     """Apply what is missing; returns the revisions before and after. Raises StoreUnavailable."""
     config = _config()
     engine = create_engine(
-        "postgresql+psycopg://", creator=lambda: psycopg.connect(database_url, connect_timeout=10), poolclass=NullPool
+        "postgresql+psycopg://",
+        creator=lambda: psycopg.connect(database_url, connect_timeout=10),
+        poolclass=NullPool,
     )
     try:
         with engine.connect() as connection:

@@ -1,0 +1,109 @@
+"""Settings -> the Celery app: its options in one table, its schedule, and the processes that run it.
+
+Celery carries doorbells only: no payload, no result, no retry, no countdown. Nothing is built at import.
+https://docs.celeryq.dev/en/stable/userguide/configuration.html
+"""
+
+import socket
+from typing import Any, Final
+
+from celery import Celery
+from celery.signals import setup_logging
+
+from worker import logs
+from worker.doorbell import MESSAGE_EXPIRES_SECONDS
+from worker.inbox import DRAIN_TASK, LIVE_QUEUE, RESUME_TASK, TIDY_TASK, UPKEEP_QUEUE
+from worker.settings import Settings
+
+TIDY_EVERY_SECONDS: Final = 3_600.0
+QUEUES: Final = (LIVE_QUEUE, UPKEEP_QUEUE)
+
+
+def create_app(settings: Settings) -> Celery:
+    """The Celery app of worker and schedule; the tasks are added by tasks.py."""
+    app = Celery("leadsync", set_as_current=False)
+    app.conf.update(_options(settings))
+    return app
+
+
+def _options(settings: Settings) -> dict[str, Any]:
+    return {
+        "broker_url": settings.redis_url,
+        # A worker that is started before Redis waits for it, however long.
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        "broker_transport_options": {
+            "socket_timeout": 10,
+            "socket_connect_timeout": 5,
+            "socket_keepalive": True,
+        },
+        "task_serializer": "json",
+        "accept_content": ["json"],
+        "result_backend": None,
+        "task_ignore_result": True,
+        # A doorbell may be lost, so it is acknowledged early and never delivered again.
+        "task_acks_late": False,
+        "worker_prefetch_multiplier": 1,
+        "worker_concurrency": settings.worker_concurrency,
+        # The event loop and its sockets live in a child; the parent has none to share.
+        "worker_pool": "prefork",
+        "worker_proc_alive_timeout": 30.0,
+        # Leaks of third parties stay small: a child is replaced between two tasks.
+        "worker_max_tasks_per_child": 5_000,
+        "worker_enable_remote_control": False,
+        "worker_send_task_events": False,
+        "worker_hijack_root_logger": False,
+        "worker_redirect_stdouts": False,
+        "task_default_queue": LIVE_QUEUE,
+        "task_create_missing_queues": True,
+        "beat_schedule": {
+            DRAIN_TASK: {"task": DRAIN_TASK, "schedule": settings.ring_every},
+            RESUME_TASK: {"task": RESUME_TASK, "schedule": settings.ring_every},
+            TIDY_TASK: {"task": TIDY_TASK, "schedule": TIDY_EVERY_SECONDS},
+        },
+        "timezone": "UTC",
+    }
+
+
+def send(app: Celery, task: str, queue: str) -> None:
+    """One doorbell message."""
+    app.send_task(task, queue=queue, expires=MESSAGE_EXPIRES_SECONDS, ignore_result=True, retry=False)
+
+
+def run_worker(app: Celery, settings: Settings, queues: tuple[str, ...]) -> None:
+    """Work on `queues` until SIGTERM; blocks."""
+    _keep_our_logs(settings)
+    name = "+".join(queues)
+    app.worker_main(
+        [
+            "worker",
+            f"--hostname={name}@{socket.gethostname()}",
+            f"--queues={','.join(queues)}",
+            "--without-gossip",
+            "--without-mingle",
+            "--without-heartbeat",
+            "--loglevel=WARNING",
+            "--quiet",
+        ]
+    )
+
+
+def run_schedule(app: Celery, settings: Settings) -> None:
+    """Ring on schedule until SIGTERM; blocks. Run exactly one of these; a second one only rings in vain."""
+    _keep_our_logs(settings)
+    app.Beat(
+        scheduler_cls="worker.schedule:DoorbellScheduler",
+        loglevel="WARNING",
+        quiet=True,
+        pidfile=None,
+        schedule=None,
+    ).run()
+
+
+def _keep_our_logs(settings: Settings) -> None:
+    def keep(**_: object) -> None:
+        logs.configure(settings.log_style, settings.log_level)
+
+    # Any receiver of this signal makes Celery leave logging alone.
+    setup_logging.connect(keep, weak=False)
+    keep()

@@ -1,0 +1,62 @@
+"""A reason to work -> one Celery message, and no more than one while it is under way.
+
+A doorbell carries nothing and may be lost: what must not be lost lies in the stream or in Postgres, and the schedule
+rings again while there is work. It never looks at what the work is. Invariant: between two answers to the bell at
+most one message is sent in BELL_EXPIRES_SECONDS, so doorbells cannot pile up however often somebody rings.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import redis
+
+from worker.inbox import (
+    BELL,
+    BELL_EXPIRES_SECONDS,
+    DRAIN_TASK,
+    LIVE_QUEUE,
+    RESUME_BELL,
+    RESUME_TASK,
+    STREAM,
+    UPKEEP_QUEUE,
+)
+
+MESSAGE_EXPIRES_SECONDS: Final = 60
+"""A doorbell that lay in its queue for longer is thrown away unanswered: the schedule has rung again since."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bell:
+    """Which flag keeps a task from being rung for twice, and the queue that its message goes to."""
+
+    key: str
+    task: str
+    queue: str
+
+
+DRAIN_BELL: Final = Bell(BELL, DRAIN_TASK, LIVE_QUEUE)
+RESUME_BELL_OF: Final = Bell(RESUME_BELL, RESUME_TASK, UPKEEP_QUEUE)
+
+
+class Doorbell:
+    """Rings. `client` is a synchronous Redis client, `send(task, queue)` sends the Celery message."""
+
+    def __init__(self, client: "redis.Redis", send: Callable[[str, str], None]) -> None:
+        self._client: Any = client
+        self._send = send
+
+    def ring(self, bell: Bell) -> bool:
+        """Ring unless somebody has; raises redis.RedisError or kombu's OperationalError where Redis is away."""
+        if not self._client.set(bell.key, "rung", nx=True, ex=BELL_EXPIRES_SECONDS):
+            return False
+        self._send(bell.task, bell.queue)
+        return True
+
+    def ring_for_references(self) -> bool:
+        """Ring for a drain if the stream holds anything."""
+        return int(self._client.xlen(STREAM)) > 0 and self.ring(DRAIN_BELL)
+
+    def answered(self, bell: Bell) -> None:
+        """The task has begun: from here on a new ring is news."""
+        self._client.delete(bell.key)

@@ -1,0 +1,196 @@
+"""The composition root: settings -> one event loop, one aiohttp session, one Postgres pool, one Redis client a process.
+
+Everything meets here; nothing is decided here. Invariant: nothing is opened before `Runtime.open`, which a process
+calls after its fork, so no socket is ever shared by two processes.
+"""
+
+import asyncio
+import mmap
+import os
+import socket
+import threading
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from typing import Any, Final, TypeVar
+
+import redis.asyncio as aioredis
+from psycopg_pool import AsyncConnectionPool
+
+from worker.budget.fixed import FixedBudget
+from worker.budget.policy import Lane
+from worker.graph.client import GraphClient, GraphSettings
+from worker.inbox import UPKEEP_QUEUE
+from worker.outcomes import RetryPolicy
+from worker.reading import LeadReader
+from worker.settings import Settings
+from worker.sources import DueSource, StreamSource
+from worker.store.leads import LeadStore, StoreSettings
+from worker.stream import LeadStream, consumer_name
+from worker.sync import Limits, Run
+from worker.tokens import SettingsTokens
+
+T = TypeVar("T")
+
+POOL_SIZE: Final = 4
+FORGET_CONSUMERS_SECONDS: Final = 3_600.0
+CLOSE_SECONDS: Final = 5.0
+
+
+class StopFlag:
+    """Said once by a worker's main process, seen by its children: anonymous memory that outlives the fork.
+
+    Children never see the SIGTERM of the main process, which waits for their tasks to end.
+    """
+
+    def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, 1)
+
+    def set(self) -> None:
+        self._memory[0] = 1
+
+    def is_set(self) -> bool:
+        return self._memory[0] == 1
+
+
+def now() -> datetime:
+    """This machine's clock, aware UTC."""
+    return datetime.now(UTC)
+
+
+def store_settings(settings: Settings) -> StoreSettings:
+    """The store's part of the settings."""
+    return StoreSettings(settings.park_after_deaths, settings.parked_probe_every, settings.lease_seconds)
+
+
+def create_pool(settings: Settings, size: int) -> AsyncConnectionPool:
+    """A pool, not yet open. A statement that hangs ends after a minute; a peer that vanished is noticed."""
+    return AsyncConnectionPool(
+        settings.database_url,
+        min_size=1,
+        max_size=size,
+        open=False,
+        timeout=5.0,
+        reconnect_timeout=10.0,
+        kwargs={
+            "connect_timeout": 5,
+            "options": "-c statement_timeout=60000 -c idle_in_transaction_session_timeout=60000",
+            "keepalives_idle": 30,
+            "tcp_user_timeout": 20_000,
+            "application_name": "leadsync",
+        },
+    )
+
+
+class Runtime:
+    """One process' loop and neighbours. `run` is called from the process' other threads."""
+
+    def __init__(self, settings: Settings, stop: Callable[[], bool]) -> None:
+        self._settings = settings
+        self._stop = stop
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="leadsync-loop", daemon=True)
+        self._neighbours = AsyncExitStack()
+        self.pid = os.getpid()
+
+    def open(self) -> "Runtime":
+        """Start the loop and build the neighbours; none of them has to answer yet."""
+        self._thread.start()
+        self.run(self._build())
+        return self
+
+    def close(self) -> None:
+        """Close the neighbours and end the loop."""
+        self.run(self._neighbours.aclose())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(CLOSE_SECONDS)
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run `work` on the loop and wait for it."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    async def _build(self) -> None:
+        settings = self._settings
+        pool = create_pool(settings, POOL_SIZE)
+        await pool.open(wait=False)
+        self._neighbours.push_async_callback(pool.close)
+        client = aioredis.Redis.from_url(
+            settings.redis_url, protocol=2, socket_timeout=10, socket_connect_timeout=3, socket_keepalive=True
+        )
+        self._neighbours.push_async_callback(client.aclose)
+        graph = await self._neighbours.enter_async_context(
+            GraphClient(
+                GraphSettings(
+                    settings.graph_url,
+                    settings.graph_version,
+                    settings.app_secrets[0],
+                    settings.graph_timeout,
+                )
+            )
+        )
+        self._store = LeadStore(pool, store_settings(settings))
+        self._stream = LeadStream(
+            client, consumer_name(socket.gethostname(), os.getpid()), claim_after=settings.claim_after
+        )
+        self._reader = LeadReader(
+            graph=graph,
+            budget=FixedBudget(now),
+            tokens=SettingsTokens(settings.page_tokens, settings.page_tokens_file),
+            policy=_policy(settings),
+            clock=now,
+        )
+
+    async def drain(self) -> tuple[Counter[str], bool]:
+        """Work on the stream until it stays empty or the time is up; and whether references are left."""
+        await self._stream.create_group()
+        await self._stream.unhush()
+        # With Postgres away, references are better left in the stream than read and held.
+        await self._store.ping()
+        source = StreamSource(
+            self._stream,
+            drain_seconds=self._settings.drain_seconds,
+            linger_seconds=self._settings.linger_seconds,
+        )
+        counts = await self._run(source, slow_page_calls=0)
+        return counts, not self._stop() and await self._stream.backlog() > 0
+
+    async def resume(self) -> Counter[str]:
+        """Work on the waiting rows that are due."""
+        await self._stream.progress(UPKEEP_QUEUE)
+        source = DueSource(self._store, self._stream, now, drain_seconds=self._settings.drain_seconds)
+        return await self._run(source, slow_page_calls=2)
+
+    async def tidy(self) -> int:
+        """Forget the consumers of processes that are long gone."""
+        return await self._stream.forget_consumers(FORGET_CONSUMERS_SECONDS)
+
+    async def _run(self, source: StreamSource | DueSource, *, slow_page_calls: int) -> Counter[str]:
+        settings = self._settings
+        run = Run(
+            source=source,
+            reader=self._reader,
+            store=self._store,
+            lane=Lane.LIVE,
+            limits=Limits(
+                references=settings.references_in_flight,
+                calls_per_page=settings.calls_per_page,
+                calls_per_process=settings.calls_per_process,
+                slow_page_calls=slow_page_calls,
+                keep_every=settings.claim_after / 4,
+            ),
+            clock=now,
+            stop=self._stop,
+        )
+        return await run.run()
+
+
+def _policy(settings: Settings) -> RetryPolicy:
+    return RetryPolicy(
+        transient_first=settings.transient_first,
+        transient_longest=settings.transient_longest,
+        transient_attempts=settings.transient_attempts,
+        not_visible_first=settings.not_visible_first,
+        not_visible_longest=settings.not_visible_longest,
+        not_visible_for=settings.not_visible_for,
+    )

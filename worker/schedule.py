@@ -1,0 +1,47 @@
+"""The schedule: moments -> doorbells, by Celery's beat. It rings only while there is work and nobody has rung.
+
+It keeps no state on disk: every entry is an interval of seconds. Invariant: a Redis that is away ends no tick; the
+next one rings again.
+"""
+
+from typing import Any
+
+import redis
+import structlog
+from celery.beat import ScheduleEntry, Scheduler
+from kombu.exceptions import OperationalError
+
+from worker.app import send
+from worker.doorbell import RESUME_BELL_OF, Doorbell
+from worker.inbox import DRAIN_TASK, RESUME_TASK, UPKEEP_QUEUE
+from worker.stream import note_schedule
+
+log = structlog.get_logger("schedule")
+
+
+class DoorbellScheduler(Scheduler):
+    """Celery's in-memory scheduler, which rings through the Doorbell instead of sending every time."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._client = redis.Redis.from_url(
+            self.app.conf.broker_url, socket_timeout=5, socket_connect_timeout=2, protocol=2
+        )
+        self._bell = Doorbell(self._client, lambda task, queue: send(self.app, task, queue))
+
+    def apply_async(
+        self, entry: ScheduleEntry, producer: Any = None, advance: bool = True, **kwargs: Any
+    ) -> None:
+        """Ring for `entry`, and move it on to its next moment."""
+        if advance:
+            entry = self.reserve(entry)
+        try:
+            note_schedule(self._client)
+            if entry.task == DRAIN_TASK:
+                self._bell.ring_for_references()
+            elif entry.task == RESUME_TASK:
+                self._bell.ring(RESUME_BELL_OF)
+            else:
+                send(self.app, entry.task, UPKEEP_QUEUE)
+        except (redis.RedisError, OperationalError, OSError) as error:
+            log.warning("ring_failed", task=entry.task, error=type(error).__name__)

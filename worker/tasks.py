@@ -1,0 +1,105 @@
+"""Celery tasks: a doorbell -> one run of a pipeline on this process' runtime. They carry and return nothing.
+
+What a task does is decided elsewhere. Invariant: a neighbour that is away ends the task with one line in the log and
+leaves the work where it lies; the schedule rings again.
+"""
+
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import redis
+import structlog
+from celery import Celery
+from celery.signals import worker_shutting_down
+from kombu.exceptions import OperationalError
+
+from worker.app import send
+from worker.doorbell import DRAIN_BELL, RESUME_BELL_OF, Doorbell
+from worker.errors import LeadSyncError
+from worker.inbox import DRAIN_TASK, RESUME_TASK, TIDY_TASK
+from worker.runtime import Runtime, StopFlag
+from worker.settings import Settings
+
+log = structlog.get_logger("tasks")
+
+
+class Tasks:
+    """The tasks of one worker; the runtime is opened in the child that first needs it."""
+
+    def __init__(self, app: Celery, settings: Settings, stop: StopFlag) -> None:
+        self._app = app
+        self._settings = settings
+        self._stop = stop
+        self._runtime: Runtime | None = None
+        self._doorbell: Doorbell | None = None
+
+    def register(self) -> None:
+        """Give the app its tasks, under their fixed names."""
+        self._app.task(name=DRAIN_TASK)(self._guarded(self._drain))
+        self._app.task(name=RESUME_TASK)(self._guarded(self._resume))
+        self._app.task(name=TIDY_TASK)(self._guarded(self._tidy))
+        worker_shutting_down.connect(self._on_shutdown, weak=False)
+
+    def _guarded(self, work: Callable[[], None]) -> Callable[[], None]:
+        def task() -> None:
+            structlog.contextvars.clear_contextvars()
+            structlog.contextvars.bind_contextvars(process=os.getpid())
+            try:
+                if not self._stop.is_set():
+                    work()
+            except LeadSyncError as error:
+                log.warning(
+                    "task_interrupted", task=work.__name__.strip("_"), reason=error.reason, error=str(error)
+                )
+            except (redis.RedisError, OperationalError, OSError) as error:
+                log.warning("task_interrupted", task=work.__name__.strip("_"), error=type(error).__name__)
+
+        return task
+
+    def _drain(self) -> None:
+        counts, more = self._runtime_here().run(self._runtime_here().drain())
+        if counts:
+            log.info("drained", **counts)
+        if more:
+            self._bell().ring(DRAIN_BELL)
+
+    def _resume(self) -> None:
+        self._bell().answered(RESUME_BELL_OF)
+        counts = self._runtime_here().run(self._runtime_here().resume())
+        if counts:
+            log.info("resumed", **counts)
+
+    def _tidy(self) -> None:
+        forgotten = self._runtime_here().run(self._runtime_here().tidy())
+        log.info("tidied", consumers_forgotten=forgotten)
+
+    def _runtime_here(self) -> Runtime:
+        """This process' own runtime: a fork inherits the parent's attributes but none of its threads."""
+        if self._runtime is None or self._runtime.pid != os.getpid():
+            self._runtime = Runtime(self._settings, self._stop.is_set).open()
+        return self._runtime
+
+    def _bell(self) -> Doorbell:
+        if self._doorbell is None:
+            client = redis.Redis.from_url(
+                self._settings.redis_url, socket_timeout=5, socket_connect_timeout=2, protocol=2
+            )
+            self._doorbell = Doorbell(client, lambda task, queue: send(self._app, task, queue))
+        return self._doorbell
+
+    def _on_shutdown(self, **_: Any) -> None:
+        self._stop.set()
+        # Three in 25 warm shutdowns of Celery never end by themselves.
+        timer = threading.Timer(SHUTDOWN_SECONDS, _end_now)
+        timer.daemon = True
+        timer.start()
+
+
+SHUTDOWN_SECONDS = 20.0
+
+
+def _end_now() -> None:
+    log.error("shutdown_overdue", seconds=SHUTDOWN_SECONDS)
+    os._exit(1)
