@@ -1,0 +1,143 @@
+"""What one sandbox is told before it starts.
+
+`key=value` words -> SandboxConfig. Nothing is opened here and no environment is read; whoever starts the
+sandbox passes the values on.
+
+Invariant: a SandboxConfig that exists is one that can be served.
+"""
+
+import dataclasses
+import typing
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sandbox.faults import FaultRule, parse_rules
+
+
+class ConfigRefused(ValueError):
+    """A setting that the sandbox cannot be started with; the message names all of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxConfig:
+    """All settings of a sandbox; durations in seconds."""
+
+    host: str = "127.0.0.1"
+    port: int = 9900
+    """0 lets the system choose; `Running.url` tells which it was."""
+    seed: int = 1
+    pages: int = 3
+    forms_per_page: int = 2
+    ads_per_form: int = 3
+    leads: int = 60
+    """Historic leads, spread over the 89 days before today's midnight (UTC)."""
+    app_id: str = "1234567890123456"
+    app_secret: str = "sandbox_app_secret"  # noqa: S105 - a made-up secret of a made-up app
+    verify_token: str = "sandbox_verify_token"  # noqa: S105 - likewise
+    webhook_url: str = "http://127.0.0.1:8000/webhook"
+    require_proof: bool = False
+    """Refuse calls without appsecret_proof, as an app with "Require App Secret" does."""
+    public_url: str = ""
+    """The base of `next` links; empty means whatever host the caller used."""
+
+    latency_seconds: float = 0.0
+    jitter_seconds: float = 0.0
+    """Each answer takes latency_seconds plus or minus up to this."""
+
+    limit_calls: int | None = None
+    """Calls a Page may make in the window, whatever its leads; None means Meta's 4800 x leads of 90 days."""
+    limit_floor: int = 4800
+    """The least limit of a Page. Meta documents none; with 0 an empty Page could not list its forms."""
+    limit_window_seconds: int = 86_400
+    user_limit_calls: int = 1_000_000
+    """Calls an hour for a user token; Meta does not disclose the figure."""
+
+    default_limit: int = 25
+    max_limit: int = 500
+    """Larger limits are accepted and silently cut to this."""
+    reduce_above: int | None = None
+    """Limits above this are answered with "Please reduce the amount of data you're asking for"."""
+    short_pages: float = 0.1
+    """How often a result page holds fewer leads than asked although there are more."""
+    empty_pages: float = 0.0
+    """How often a result page is empty although there are more; the official SDK stops there."""
+    order: typing.Literal["newest_first", "oldest_first"] = "newest_first"
+
+    visibility_delay: float = 0.0
+    """How long after its creation a lead is still unknown to every read."""
+    hostile_text: bool = False
+    """Some answers hold NUL or lone surrogates."""
+    usage_on_batch: bool = True
+    """Also send the usage header on the batch answer itself; its items have it either way."""
+
+    redelivery_span_seconds: float = 600.0
+    """Meta's 36 hours of redelivery, compressed to this."""
+    delivery_timeout_seconds: float = 20.0
+    delivery_concurrency: int = 8
+
+    faults: tuple[FaultRule, ...] = ()
+    """The fault plan at start; it can be changed over HTTP at any time."""
+
+    def __post_init__(self) -> None:
+        wrong = [name for name in _AT_LEAST_ONE if getattr(self, name) < 1]
+        wrong += [name for name in _NOT_NEGATIVE if getattr(self, name) < 0]
+        wrong += [name for name in ("app_id", "app_secret", "verify_token") if not getattr(self, name)]
+        if self.order not in ("newest_first", "oldest_first"):
+            wrong.append("order")
+        if wrong:
+            raise ConfigRefused(f"sandbox settings out of range: {', '.join(wrong)}")
+
+
+_AT_LEAST_ONE = (
+    "pages",
+    "forms_per_page",
+    "ads_per_form",
+    "limit_window_seconds",
+    "default_limit",
+    "max_limit",
+)
+_NOT_NEGATIVE = (
+    "port",
+    "leads",
+    "latency_seconds",
+    "jitter_seconds",
+    "limit_floor",
+    "short_pages",
+    "empty_pages",
+    "visibility_delay",
+    "redelivery_span_seconds",
+)
+
+
+def from_words(words: Sequence[str]) -> SandboxConfig:
+    """The config that words such as `port=9900` and `faults=[{"class": "5xx"}]` ask for.
+
+    Raises ConfigRefused with every problem at once.
+    """
+    types = typing.get_type_hints(SandboxConfig)
+    values: dict[str, object] = {}
+    problems = []
+    for word in words:
+        name, given, text = word.partition("=")
+        if not given or name not in types:
+            problems.append(f"{name}: no such setting; they are {', '.join(sorted(types))}")
+            continue
+        try:
+            values[name] = _value(types[name], text)
+        except ValueError as refused:
+            problems.append(f"{name}: {refused}")
+    if problems:
+        raise ConfigRefused("; ".join(problems))
+    return dataclasses.replace(SandboxConfig(), **values)  # type: ignore[arg-type]
+
+
+def _value(kind: object, text: str) -> object:
+    if kind is bool:
+        return text.lower() in ("1", "true", "yes", "on")
+    if kind is int or kind == int | None:
+        return int(text)
+    if kind is float:
+        return float(text)
+    if kind == tuple[FaultRule, ...]:
+        return parse_rules(text)
+    return text

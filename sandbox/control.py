@@ -1,0 +1,223 @@
+"""The control routes under /sandbox: orders and questions of whoever tests -> the parts of the sandbox.
+
+They ask for no password, so a sandbox belongs on a private network. docs/sandbox.md lists them with
+examples. Each route reads its body, calls one part and answers JSON; what the parts do is told there.
+
+Invariant: a body that cannot be carried out is answered with 400 and a sentence, and changes nothing.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict
+from itertools import islice
+
+from aiohttp import web
+
+from sandbox.faults import PlanRefused, parse_rules
+from sandbox.journal import LeadRecord
+from sandbox.orders import OrderRefused, create_leads, number, run_from, set_limits
+from sandbox.parts import Sandbox
+from sandbox.wire import plain
+from sandbox.world import Lead
+
+_LINES_A_WRITE = 200
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def routes(sandbox: Sandbox) -> list[web.RouteDef]:
+    """All control routes of this sandbox."""
+    it = _Control(sandbox)
+    return [
+        web.get("/sandbox/health", it.health),
+        web.get("/sandbox/pages", it.pages),
+        web.get("/sandbox/tokens", it.tokens),
+        web.get("/sandbox/truth", it.truth),
+        web.post("/sandbox/leads", it.create_leads),
+        web.get("/sandbox/leads", it.lead_records),
+        web.get("/sandbox/leads/{leadgen_id}", it.lead_record),
+        web.get("/sandbox/calls", it.calls),
+        web.delete("/sandbox/calls", it.clear_calls),
+        web.post("/sandbox/limits", it.set_limits),
+        web.get("/sandbox/faults", it.faults),
+        web.post("/sandbox/faults", it.give_faults),
+        web.delete("/sandbox/faults", it.clear_faults),
+        web.get("/sandbox/latency", it.latency),
+        web.post("/sandbox/latency", it.set_latency),
+        web.post("/sandbox/send", it.send),
+        web.get("/sandbox/send", it.progress),
+        web.delete("/sandbox/send", it.stop_sending),
+        web.route("*", "/sandbox/redirected", it.redirected),
+    ]
+
+
+class _Control:
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
+
+    async def health(self, _: web.Request) -> web.Response:
+        return _json({"ok": True})
+
+    async def pages(self, _: web.Request) -> web.Response:
+        tokens = self._sandbox.tokens
+        pages = [
+            {
+                "page_id": page.page_id,
+                "name": page.name,
+                "token": tokens.of_page[page.page_id],
+                "forms": [
+                    {"form_id": form.form_id, "ads": [ad.ad_id for ad in form.ads]} for form in page.forms
+                ],
+            }
+            for page in self._sandbox.world.pages
+        ]
+        return _json({"pages": pages, "user_token": tokens.of_user, "app_id": self._sandbox.config.app_id})
+
+    async def tokens(self, _: web.Request) -> web.Response:
+        return _json(self._sandbox.tokens.of_page)
+
+    async def truth(self, http: web.Request) -> web.StreamResponse:
+        page_id, form_id, origin = (http.query.get(name) for name in ("page", "form", "origin"))
+        world, now = self._sandbox.world, time.time()
+        first = world.historic if origin == "created" else 0
+        end = world.historic if origin == "historic" else len(world)
+
+        def told(lead: Lead) -> bool:
+            here = page_id in (None, lead.page_id) and form_id in (None, lead.form.form_id)
+            return here and world.kept(lead, now)
+
+        leads = filter(told, map(world.lead, range(first, end)))
+        return await _lines(http, map(self._sandbox.graph.reads.truth, leads))
+
+    async def create_leads(self, http: web.Request) -> web.Response:
+        leads = create_leads(self._sandbox, await _body(http), time.time())
+        return _json({"leads": [lead.leadgen_id for lead in leads]})
+
+    async def lead_records(self, http: web.Request) -> web.StreamResponse:
+        records = self._sandbox.journal.leads
+        told = ({"id": leadgen_id, **_record(records[leadgen_id])} for leadgen_id in list(records))
+        return await _lines(http, told)
+
+    async def lead_record(self, http: web.Request) -> web.Response:
+        leadgen_id = http.match_info["leadgen_id"]
+        lead = self._sandbox.world.find(leadgen_id) if leadgen_id.isascii() and leadgen_id.isdigit() else None
+        if lead is None:
+            return _json({"error": "no such lead"}, status=404)
+        told = {
+            "id": lead.leadgen_id,
+            "page_id": lead.page_id,
+            "form_id": lead.form.form_id,
+            "kind": lead.kind,
+            "created_time": lead.created_time,
+            "visible_at": lead.visible_at,
+            **_record(self._sandbox.journal.lead(leadgen_id)),
+        }
+        return _json(told)
+
+    async def calls(self, _: web.Request) -> web.Response:
+        now, meters = time.time(), self._sandbox.graph.meters
+        windows = {
+            page.page_id: {"used": meters.used(page.page_id, now), "limit": meters.limit(page.page_id, now)}
+            for page in self._sandbox.world.pages
+        }
+        return _json({**self._sandbox.journal.report(), "windows": windows})
+
+    async def clear_calls(self, _: web.Request) -> web.Response:
+        self._sandbox.journal.clear()
+        return _json({"ok": True})
+
+    async def set_limits(self, http: web.Request) -> web.Response:
+        set_limits(self._sandbox, await _body(http), time.time())
+        return await self.calls(http)
+
+    async def faults(self, _: web.Request) -> web.Response:
+        return _json({"rules": self._sandbox.plan.report(time.time())})
+
+    async def give_faults(self, http: web.Request) -> web.Response:
+        text = await http.text()
+        rules, plan = parse_rules(text), json.loads(text)
+        merge = isinstance(plan, dict) and plan.get("merge") is True
+        self._sandbox.plan.give(rules, time.time(), merge=merge)
+        return await self.faults(http)
+
+    async def clear_faults(self, http: web.Request) -> web.Response:
+        self._sandbox.plan.clear()
+        return await self.faults(http)
+
+    async def latency(self, _: web.Request) -> web.Response:
+        return _json(asdict(self._sandbox.latency))
+
+    async def set_latency(self, http: web.Request) -> web.Response:
+        order = await _body(http)
+        latency = self._sandbox.latency
+        given = order.get("pages", latency.pages)
+        if not isinstance(given, dict):
+            raise OrderRefused("pages is an object of page id -> seconds")
+        pages = {page_id: number(given, page_id) for page_id in given}
+        seconds, jitter = number(order, "seconds", latency.seconds), number(order, "jitter", latency.jitter)
+        latency.seconds, latency.jitter, latency.pages = seconds, jitter, pages
+        return await self.latency(http)
+
+    async def send(self, http: web.Request) -> web.Response:
+        self._sandbox.sender.start(run_from(self._sandbox, await _body(http)))
+        return _json(self._sandbox.sender.progress.report(), status=202)
+
+    async def progress(self, _: web.Request) -> web.Response:
+        return _json(self._sandbox.sender.progress.report())
+
+    async def stop_sending(self, http: web.Request) -> web.Response:
+        await self._sandbox.sender.stop()
+        return await self.progress(http)
+
+    async def redirected(self, _: web.Request) -> web.Response:
+        self._sandbox.journal.redirects_followed += 1
+        return _json({"id": "0"})
+
+
+@web.middleware
+async def refusals(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Answer an order that cannot be carried out with 400."""
+    try:
+        return await handler(request)
+    except (OrderRefused, PlanRefused) as refused:
+        return _json({"error": str(refused)}, status=400)
+
+
+async def _body(http: web.Request) -> Mapping[str, object]:
+    text = await http.text()
+    try:
+        order = json.loads(text) if text.strip() else {}
+    except (ValueError, RecursionError):
+        raise OrderRefused("the body is JSON") from None
+    if not isinstance(order, dict):
+        raise OrderRefused("the body is a JSON object")
+    return order
+
+
+def _json(value: object, status: int = 200) -> web.Response:
+    return web.Response(status=status, text=plain(value) + "\n", content_type="application/json")
+
+
+async def _lines(http: web.Request, values: Iterable[object]) -> web.StreamResponse:
+    """JSON lines, a few hundred a write, so that a long list neither fills memory nor holds up Graph."""
+    response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+    await response.prepare(http)
+    lines: Iterator[str] = (plain(value) + "\n" for value in values)
+    while chunk := "".join(islice(lines, _LINES_A_WRITE)):
+        await response.write(chunk.encode())
+        await asyncio.sleep(0)
+    return response
+
+
+def _record(record: LeadRecord) -> dict[str, object]:
+    return {
+        "created_at": record.created_at,
+        "pinged_at": record.pinged_at,
+        "pings": record.pings,
+        "accepted_at": record.accepted_at,
+        "first_read_at": record.first_read_at,
+        "reads": record.reads,
+        "results": record.results,
+    }

@@ -1,0 +1,159 @@
+"""The simulated Graph API without a socket: one call -> one answer.
+
+    token, proof -> what the call is about -> counted -> throttled? -> fault? -> read
+
+Time is handed in. Batches are taken apart in batch.py; sending an answer slowly, wrongly or not at all is the
+business of spoiled.py and transport.py.
+
+Invariant: every call with a good token is counted for its Page exactly once, refused ones too.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+from sandbox import errors
+from sandbox.config import SandboxConfig
+from sandbox.content import AD_FIELDS
+from sandbox.errors import CATALOG, THROTTLES, GraphError
+from sandbox.faults import TRANSPORT, Fault, FaultPlan, Target
+from sandbox.journal import Journal
+from sandbox.meters import Meters
+from sandbox.mixing import mix
+from sandbox.reads import Asked, Reads
+from sandbox.request import Answer, GraphRefusal, Request, split_path, wanted_fields
+from sandbox.tokens import Holder, Tokens, proof_holds
+from sandbox.usage import Usage
+from sandbox.world import Ad, Form, Lead, Page, World
+
+_THROTTLED_AS: Final = {"80004": "ads_management", "80001": "pages", "80005": "leadgen"}
+"""The type in the usage header; the other throttles are told by X-App-Usage."""
+_SENT_WRONGLY: Final = TRANSPORT | {"null_items"}
+
+
+class Graph:
+    """Answers calls about one world."""
+
+    def __init__(
+        self, world: World, tokens: Tokens, plan: FaultPlan, journal: Journal, config: SandboxConfig
+    ) -> None:
+        self.world, self.tokens, self.plan, self.journal, self.config = world, tokens, plan, journal, config
+        self.reads = Reads(world, tokens, config)
+        self.meters = Meters(world, config)
+        self._answers = 0
+
+    def call(self, request: Request, now: float, answered_at: float) -> Answer:
+        """Answer one call. `answered_at` is when the answer will go out."""
+        version, parts = split_path(request.path)
+        asked = Asked("other", None)
+        page_id: str | None = None
+        usage: Usage | None = None
+        fault: Fault | None = None
+        try:
+            if not parts and "ids" in request.params:
+                raise GraphRefusal(errors.IDS_GONE)
+            holder = self.holder(request.params, now)
+            page_id = holder.page_id
+            asked = self.reads.asked((page_id, *parts[1:]) if page_id and parts[:1] == ("me",) else parts)
+            page_id = page_id or asked.page_id
+            usage, too_often = self._count(holder, asked, page_id, now)
+            if too_often is not None:
+                raise GraphRefusal(too_often)
+            if self.plan.in_force:
+                fault = self.plan.strike(_target(asked, page_id, request, now), now)
+            without = self._suffer(fault, request, asked)
+            self._allowed(holder, asked)
+            status, result, body = 200, "200", self._answer(request, asked, version, now, without)
+        except GraphRefusal as refusal:
+            status, result, body = refusal.error.status, refusal.error.name, refusal.error.body(self.trace())
+            if fault is not None and fault.name in THROTTLES:
+                usage = throttled(fault, page_id)
+        sent_wrongly = fault if fault is not None and fault.name in _SENT_WRONGLY else None
+        if sent_wrongly is not None:
+            result = sent_wrongly.name
+        self.journal.called(page_id, asked.kind, result)
+        if isinstance(asked.node, Lead):
+            self.journal.lead_read(asked.node.leadgen_id, result, answered_at)
+        headers = () if usage is None else (usage.header(),)
+        return Answer(status, body, version, result, asked.kind, page_id, headers, sent_wrongly)
+
+    def trace(self) -> str:
+        """A new fbtrace_id."""
+        self._answers += 1
+        return f"A{mix(self.config.seed, 9, self._answers):016x}zQ"
+
+    def holder(self, params: Mapping[str, str], now: float) -> Holder:
+        """Whom the call's token speaks for. Raises GraphRefusal where token or proof are not good."""
+        token = params.get("access_token", "")
+        if not token:
+            raise GraphRefusal(errors.NO_TOKEN)
+        holder = self.tokens.holder(token)
+        if holder is None:
+            raise GraphRefusal(errors.BAD_TOKEN)
+        given, proof_time = params.get("appsecret_proof"), params.get("appsecret_time", "")
+        if given is None and self.config.require_proof and holder.kind != "app":
+            raise GraphRefusal(errors.PROOF_REQUIRED)
+        if given is not None and not proof_holds(self.config.app_secret, token, given, proof_time, now):
+            raise GraphRefusal(errors.BAD_PROOF)
+        return holder
+
+    def _count(
+        self, holder: Holder, asked: Asked, page_id: str | None, now: float
+    ) -> tuple[Usage, GraphError | None]:
+        """Count the call: the usage after it, and the refusal where it was one too many."""
+        if page_id is None or holder.page_id is None:
+            usage, refusal = self.meters.user(now, 1), errors.USER_BUSY
+        elif asked.kind in ("ad_leads", "ad"):
+            usage, refusal = self.meters.ads(page_id, now, 1), errors.ADS_BUSY
+        else:
+            usage, refusal = self.meters.page(page_id, now, 1), errors.LEADGEN_BUSY
+            self.journal.over_limit[page_id] += usage.over
+        return usage, refusal if usage.over else None
+
+    def _suffer(self, fault: Fault | None, request: Request, asked: Asked) -> frozenset[str]:
+        """Refuse as the fault says; else the lead fields that it hides."""
+        if fault is None:
+            return frozenset()
+        if fault.name in CATALOG:
+            raise GraphRefusal(CATALOG[fault.name].about(_name(asked), self.config.app_id))
+        if fault.name == "not_visible":
+            raise GraphRefusal(errors.NOT_THERE.about(_name(asked)))
+        if fault.name == "ad_fields_refused" and AD_FIELDS & set(
+            wanted_fields(request.params.get("fields", ""))
+        ):
+            raise GraphRefusal(errors.AD_FIELDS_REFUSED)
+        return (fault.rule.fields or AD_FIELDS) if fault.name == "ad_fields_missing" else frozenset()
+
+    def _allowed(self, holder: Holder, asked: Asked) -> None:
+        """Refuse what the token may not read."""
+        if holder.kind == "app" or (holder.page_id and asked.page_id not in (None, holder.page_id)):
+            raise GraphRefusal(errors.NOT_THERE.about(_name(asked)))
+        if holder.kind == "user" and asked.kind in ("form_leads", "page_forms"):
+            raise GraphRefusal(errors.NEEDS_PAGE_TOKEN)
+
+    def _answer(
+        self, request: Request, asked: Asked, version: str, now: float, without: frozenset[str]
+    ) -> str:
+        if request.method == "DELETE":
+            return self.reads.delete(asked, now)
+        if request.method != "GET" and request.params.get("method", "").upper() != "GET":
+            raise GraphRefusal(errors.NO_POST.about(_name(asked)))
+        return self.reads.read(asked, request, version, now, without)
+
+
+def throttled(fault: Fault, page_id: str | None) -> Usage:
+    """The usage that goes with a throttle from the fault plan: all used up."""
+    return Usage(page_id or "0", _THROTTLED_AS.get(fault.name, "user"), 100, fault.minutes, over=True)
+
+
+def _target(asked: Asked, page_id: str | None, request: Request, now: float) -> Target:
+    if isinstance(asked.node, Lead):
+        return Target("lead", page_id, asked.node.leadgen_id, now - asked.node.made_at, request.via)
+    return Target(asked.kind, page_id, via=request.via)
+
+
+def _name(asked: Asked) -> str:
+    """The id that an error about this call names."""
+    match asked.node:
+        case Lead(leadgen_id=node_id) | Form(form_id=node_id) | Page(page_id=node_id) | Ad(ad_id=node_id):
+            return node_id
+    return asked.unknown_id

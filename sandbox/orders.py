@@ -1,0 +1,182 @@
+"""Orders over HTTP, read: JSON body -> leads made, limits set, a run of the sender.
+
+Bodies are checked in full before anything changes. Serving them is control.py's, carrying out a run
+sender.py's.
+
+Invariant: an order is carried out whole or raises OrderRefused.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from sandbox.deliveries import VARIANTS, Mix
+from sandbox.parts import Sandbox
+from sandbox.sender import Run
+from sandbox.world import KINDS, Form, Kind, Lead
+
+_MOST_LEADS: Final = 1_000_000
+
+
+class OrderRefused(ValueError):
+    """An order that cannot be carried out; the message says why."""
+
+
+def create_leads(sandbox: Sandbox, order: Mapping[str, object], now: float) -> list[Lead]:
+    """Make the leads that the order asks for, without announcing them."""
+    _only(order, {"count", "page", "pages", "forms", "kind", "created_time", "age_seconds", "visible_in"})
+    count = _whole(order, "count", 1, most=_MOST_LEADS)
+    make = _maker(sandbox, order)
+    return [make(number) for number in range(count)]
+
+
+def set_limits(sandbox: Sandbox, order: Mapping[str, object], now: float) -> None:
+    """Set a Page's limit (null: as Meta works it out), forget its calls, or pretend that it made some."""
+    _only(order, {"page", "pages", "limit", "reset", "used"})
+    pages = _pages(sandbox, order)
+    limit = None if order.get("limit") is None else _whole(order, "limit", 0)
+    used = _whole(order, "used", 0)
+    for page_id in pages:
+        if "limit" in order:
+            sandbox.graph.meters.set_limit(page_id, limit)
+        if order.get("reset") is True:
+            sandbox.graph.meters.reset(page_id)
+        if used:
+            sandbox.graph.meters.preset(page_id, used, now)
+
+
+_RUN_KEYS: Final = {
+    "count", "page", "pages", "forms", "kind", "created_time", "age_seconds", "visible_in", "leads", "batch",
+    "vary_batch", "duplicates", "reorder", "variants", "sample_pings", "updates", "other_fields",
+    "changed_fields", "rate", "concurrency", "url", "secret", "seed",
+}  # fmt: skip
+
+
+def run_from(sandbox: Sandbox, order: Mapping[str, object]) -> Run:
+    """The run that the order asks for; its leads are made while it goes."""
+    _only(order, _RUN_KEYS)
+    config = sandbox.config
+    leads = _known_leads(sandbox, order)
+    make: Callable[[int], Lead] = leads.__getitem__ if leads else _maker(sandbox, order)
+    mix = Mix(
+        count=len(leads) if leads else _whole(order, "count", 1, most=_MOST_LEADS),
+        duplicates=number(order, "duplicates"),
+        batch=_whole(order, "batch", 1),
+        vary_batch=order.get("vary_batch") is True,
+        reorder=order.get("reorder") is True,
+        sample_pings=_whole(order, "sample_pings", 0),
+        updates=_whole(order, "updates", 0),
+        other_fields=_whole(order, "other_fields", 0),
+        changed_fields=_whole(order, "changed_fields", 0),
+        variants=_variants(order),
+        seed=_whole(order, "seed", config.seed),
+    )
+    return Run(
+        mix=mix,
+        make=make,
+        url=str(order.get("url", config.webhook_url)),
+        secret=str(order.get("secret", config.app_secret)),
+        rate=number(order, "rate"),
+        concurrency=max(1, _whole(order, "concurrency", config.delivery_concurrency)),
+    )
+
+
+def _maker(sandbox: Sandbox, order: Mapping[str, object]) -> Callable[[int], Lead]:
+    """ordinal -> a new lead, dealt to the order's forms in turn."""
+    forms = _forms(sandbox, order)
+    kind = _kind(order)
+    delay = number(order, "visible_in", sandbox.config.visibility_delay)
+    created_time = _whole(order, "created_time", 0) or None
+    age = number(order, "age_seconds")
+
+    def make(ordinal: int) -> Lead:
+        now = time.time()
+        at = int(now - age) if created_time is None else created_time
+        lead = sandbox.world.create(
+            forms[ordinal % len(forms)], now=now, delay=delay, created_time=at, kind=kind
+        )
+        sandbox.journal.lead(lead.leadgen_id).created_at = now
+        return lead
+
+    return make
+
+
+def _forms(sandbox: Sandbox, order: Mapping[str, object]) -> list[Form]:
+    """The forms to fill, so ordered that Pages take turns."""
+    if "forms" in order:
+        ids = _texts(order, "forms")
+        unknown = [each for each in ids if each not in sandbox.world.form_by_id]
+        if unknown or not ids:
+            raise OrderRefused(f"no such forms: {', '.join(unknown)}")
+        return [sandbox.world.form_by_id[each] for each in ids]
+    pages = [sandbox.world.page_by_id[each] for each in _pages(sandbox, order)]
+    return [page.forms[place] for place in range(len(pages[0].forms)) for page in pages]
+
+
+def _pages(sandbox: Sandbox, order: Mapping[str, object]) -> list[str]:
+    """The Pages that the order names, or all."""
+    ids = _texts(order, "pages") + _texts(order, "page")
+    unknown = [each for each in ids if each not in sandbox.world.page_by_id]
+    if unknown:
+        raise OrderRefused(f"no such pages: {', '.join(unknown)}")
+    return ids or list(sandbox.world.page_by_id)
+
+
+def _known_leads(sandbox: Sandbox, order: Mapping[str, object]) -> list[Lead]:
+    leads = []
+    for leadgen_id in _texts(order, "leads"):
+        lead = sandbox.world.find(leadgen_id) if leadgen_id.isascii() and leadgen_id.isdigit() else None
+        if lead is None:
+            raise OrderRefused(f"no such lead: {leadgen_id}")
+        leads.append(lead)
+    return leads
+
+
+def _kind(order: Mapping[str, object]) -> Kind | None:
+    given = order.get("kind")
+    for kind in KINDS:
+        if given == kind:
+            return kind
+    if given is None:
+        return None
+    raise OrderRefused(f"kind is one of {', '.join(KINDS)}")
+
+
+def _variants(order: Mapping[str, object]) -> tuple[str, ...]:
+    given = order.get("variants", False)
+    if isinstance(given, bool):
+        return VARIANTS if given else VARIANTS[:1]
+    names = tuple(_texts(order, "variants"))
+    if not names or not set(names) <= set(VARIANTS):
+        raise OrderRefused(f"variants is true, false or a list of {', '.join(VARIANTS)}")
+    return names
+
+
+def _texts(order: Mapping[str, object], name: str) -> list[str]:
+    given = order.get(name, [])
+    if isinstance(given, str | int):
+        return [str(given)]
+    if not isinstance(given, Sequence):
+        raise OrderRefused(f"{name} is a list")
+    return [str(each) for each in given]
+
+
+def _whole(order: Mapping[str, object], name: str, default: int, most: int = 2**53) -> int:
+    given = order.get(name, default)
+    if isinstance(given, bool) or not isinstance(given, int) or not 0 <= given <= most:
+        raise OrderRefused(f"{name} is a whole number from 0 to {most}")
+    return given
+
+
+def number(order: Mapping[str, object], name: str, default: float = 0.0) -> float:
+    """A number of the order that is not negative."""
+    given = order.get(name, default)
+    if isinstance(given, bool) or not isinstance(given, int | float) or not 0 <= given < float("inf"):
+        raise OrderRefused(f"{name} is a number and not negative")
+    return float(given)
+
+
+def _only(order: Mapping[str, object], known: set[str]) -> None:
+    unknown = sorted(order.keys() - known)
+    if unknown:
+        raise OrderRefused(f"unknown: {', '.join(unknown)}; known: {', '.join(sorted(known))}")

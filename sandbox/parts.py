@@ -1,0 +1,64 @@
+"""What one running sandbox holds: config -> world, tokens, fault plan, journal, Graph, sender.
+
+Where everything meets; it does nothing itself. The server around it is app.py.
+
+Invariant: two Sandboxes share nothing.
+"""
+
+import random
+from dataclasses import dataclass, field
+
+from sandbox.batch import answer_batch, is_batch
+from sandbox.config import SandboxConfig
+from sandbox.faults import FaultPlan
+from sandbox.graph import Graph
+from sandbox.journal import Journal
+from sandbox.request import Answer, Request
+from sandbox.sender import Sender
+from sandbox.tokens import Tokens
+from sandbox.world import World
+
+
+@dataclass(slots=True)
+class Latency:
+    """How long answers take, in seconds; `jitter` more or less."""
+
+    seconds: float
+    jitter: float
+    pages: dict[str, float] = field(default_factory=dict)
+    """Pages that are slower or faster than the others."""
+
+
+class Sandbox:
+    """Everything that one running sandbox holds."""
+
+    def __init__(self, config: SandboxConfig, now: float) -> None:
+        self.config = config
+        self.world = World(
+            seed=config.seed,
+            pages=config.pages,
+            forms_per_page=config.forms_per_page,
+            ads_per_form=config.ads_per_form,
+            leads=config.leads,
+            now=now,
+        )
+        self.tokens = Tokens(config.seed, self.world.page_by_id, config.app_id, config.app_secret)
+        self.plan = FaultPlan(config.seed)
+        self.plan.give(config.faults, now)
+        self.journal = Journal()
+        self.graph = Graph(self.world, self.tokens, self.plan, self.journal, config)
+        self.sender = Sender(self.journal, config)
+        self.latency = Latency(config.latency_seconds, config.jitter_seconds)
+        self._luck = random.Random(config.seed)
+
+    def delay(self, page_id: str | None) -> float:
+        """How long the next answer takes."""
+        seconds = self.latency.pages.get(page_id or "", self.latency.seconds)
+        jitter = self.latency.jitter
+        return max(0.0, seconds + jitter * (2 * self._luck.random() - 1)) if jitter else seconds
+
+    def answer(self, request: Request, now: float, delay: float) -> Answer:
+        """The answer to one HTTP request that came in now and is answered after `delay`."""
+        if is_batch(request):
+            return answer_batch(self.graph, request, now, now + delay)
+        return self.graph.call(request, now, now + delay)

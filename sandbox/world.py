@@ -1,0 +1,254 @@
+"""The simulated world: seed -> pages, forms, ads; lead number -> lead, and back from its id.
+
+Historic leads are not kept but computed when asked for, so a world of a million costs nothing. Their times
+end at the last midnight (UTC), so a restart on the same day finds the same world. Leads created while it
+runs are kept in memory, in order of their time for each form. What a lead's fields hold is told in
+content.py.
+
+Invariant: same seed, same sizes, same day -> same pages, forms, ads and historic leads.
+"""
+
+from bisect import bisect_left, insort
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from sandbox.mixing import mix
+from sandbox.questions import Question, questions_of
+
+DAY: Final = 86_400
+RETENTION_SECONDS: Final = 90 * DAY
+"""Meta keeps a lead for 90 days. https://www.facebook.com/business/help/1526849577619206"""
+_HISTORY_SECONDS: Final = 89 * DAY
+"""Historic leads are at most this old at midnight, so that none expires on the sandbox's first day."""
+
+Kind = Literal["ad", "organic", "test"]
+KINDS: Final[tuple[Kind, ...]] = ("ad", "organic", "test")
+
+_PAGE_IDS: Final = 100_000_000_000_000
+_FORM_IDS: Final = 7_000_000_000_000_000
+_AD_IDS: Final = 23_840_000_000_000_000
+"""Seventeen digits: beyond what a JavaScript number can hold, as the real ones are."""
+_LEAD_IDS: Final = 1_200_000_000_000_000
+_LEAD_STEP: Final = 104_729
+"""Ids of successive leads differ by this prime: an id turns back into its number by one division."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ad:
+    """An ad with what it belongs to."""
+
+    ad_id: str
+    ad_name: str
+    adset_id: str
+    adset_name: str
+    campaign_id: str
+    campaign_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """A lead form; `number` counts over all pages."""
+
+    number: int
+    form_id: str
+    page_id: str
+    name: str
+    locale: str
+    status: str
+    created_time: int
+    questions: tuple[Question, ...]
+    ads: tuple[Ad, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A Facebook Page."""
+
+    page_id: str
+    name: str
+    forms: tuple[Form, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Lead:
+    """Who a lead is and when it came; not yet what was answered."""
+
+    number: int
+    leadgen_id: str
+    form: Form
+    ad: Ad | None
+    kind: Kind
+    created_time: int
+    made_at: float
+    """When this world came to know it; `created_time` may be dated back."""
+    visible_at: float
+
+    @property
+    def page_id(self) -> str:
+        """The Page whose form it was."""
+        return self.form.page_id
+
+
+@dataclass(frozen=True, slots=True)
+class _Fresh:
+    form: Form
+    kind: Kind
+    created_time: int
+    made_at: float
+    visible_at: float
+
+
+_FORM_NAMES: Final = (
+    "Solar Frühjahr",
+    "Test drive / Probefahrt",
+    "Newsletter 📰",
+    "Orçamento grátis",
+    "طلب عرض",
+)
+_LOCALES: Final = ("de_DE", "en_US", "pt_BR", "fr_FR", "ar_AR")
+_PAGE_NAMES: Final = ("Café am Markt", "Sunny Roofs Ltd.", "Autohaus Müller & Söhne", "Clínica São João")
+
+
+class World:
+    """Everything that exists in one sandbox."""
+
+    def __init__(
+        self, *, seed: int, pages: int, forms_per_page: int, ads_per_form: int, leads: int, now: float
+    ) -> None:
+        self.seed = seed
+        self.historic = leads
+        self.midnight = int(now) // DAY * DAY
+        self.pages = tuple(self._page(number, forms_per_page, ads_per_form) for number in range(pages))
+        self.forms = tuple(form for page in self.pages for form in page.forms)
+        self.page_by_id = {page.page_id: page for page in self.pages}
+        self.form_by_id = {form.form_id: form for form in self.forms}
+        self.form_by_ad_id = {ad.ad_id: form for form in self.forms for ad in form.ads}
+        self._first_lead_id = _LEAD_IDS + mix(seed, 4) % 1_000_000_000_000
+        self._fresh: list[_Fresh] = []
+        self._fresh_of_form: list[list[tuple[int, int]]] = [[] for _ in self.forms]
+        self._deleted: set[int] = set()
+
+    def __len__(self) -> int:
+        """How many leads there ever were."""
+        return self.historic + len(self._fresh)
+
+    def create(
+        self,
+        form: Form,
+        *,
+        now: float,
+        delay: float = 0.0,
+        created_time: int | None = None,
+        kind: Kind | None = None,
+    ) -> Lead:
+        """A new lead of `form`, readable from `delay` seconds on; created_time can date it back."""
+        number = len(self)
+        created_time = int(now) if created_time is None else created_time
+        self._fresh.append(_Fresh(form, kind or self._kind(number), created_time, now, now + delay))
+        insort(self._fresh_of_form[form.number], (created_time, number))
+        return self.lead(number)
+
+    def delete(self, lead: Lead) -> None:
+        """Take a lead away, as DELETE does."""
+        self._deleted.add(lead.number)
+
+    def lead(self, number: int) -> Lead:
+        """The lead with this number, whether or not it can still be read."""
+        leadgen_id = str(self._first_lead_id + number * _LEAD_STEP)
+        if number >= self.historic:
+            fresh = self._fresh[number - self.historic]
+            ad = self._ad(number, fresh.form) if fresh.kind == "ad" else None
+            return Lead(
+                number,
+                leadgen_id,
+                fresh.form,
+                ad,
+                fresh.kind,
+                fresh.created_time,
+                fresh.made_at,
+                fresh.visible_at,
+            )
+        form = self.forms[number % len(self.forms)]
+        kind = self._kind(number)
+        ad = self._ad(number, form) if kind == "ad" else None
+        created_time = self._historic_time(form, number // len(self.forms))
+        return Lead(number, leadgen_id, form, ad, kind, created_time, created_time, created_time)
+
+    def find(self, leadgen_id: str) -> Lead | None:
+        """The lead with this id, if there ever was one."""
+        number, rest = divmod(int(leadgen_id) - self._first_lead_id, _LEAD_STEP)
+        return self.lead(number) if rest == 0 and 0 <= number < len(self) else None
+
+    def readable(self, lead: Lead, now: float) -> bool:
+        """Whether Graph has this lead now: visible already, not expired, not deleted."""
+        return lead.visible_at <= now and self.kept(lead, now)
+
+    def kept(self, lead: Lead, now: float) -> bool:
+        """Whether the lead is still there, visible or not."""
+        return lead.created_time > now - RETENTION_SECONDS and lead.number not in self._deleted
+
+    def deleted(self, number: int) -> bool:
+        """Whether DELETE took the lead with this number away."""
+        return number in self._deleted
+
+    def history_of(self, form: Form) -> int:
+        """How many historic leads the form has."""
+        return max(0, -(-(self.historic - form.number) // len(self.forms)))
+
+    def fresh_of(self, form: Form) -> list[tuple[int, int]]:
+        """(created_time, number) of the leads created since the start, sorted. Not to be changed."""
+        return self._fresh_of_form[form.number]
+
+    def historic_key(self, form: Form, place: int) -> tuple[int, int]:
+        """(created_time, number) of the form's historic lead at `place`, sorted by it."""
+        return self._historic_time(form, place), place * len(self.forms) + form.number
+
+    def count_since(self, form: Form, since: int) -> int:
+        """How many leads the form got at or after `since`, deleted ones included."""
+        fresh = self.fresh_of(form)
+        places = range(self.history_of(form))
+        old = len(places) - bisect_left(places, since, key=lambda place: self._historic_time(form, place))
+        return old + len(fresh) - bisect_left(fresh, (since, -1))
+
+    def _historic_time(self, form: Form, place: int) -> int:
+        # Now and then eight leads share a second, for that is where slicing by time goes wrong.
+        if place // 8 % 5 == 0:
+            place -= place % 8
+        return self.midnight - _HISTORY_SECONDS + place * _HISTORY_SECONDS // self.history_of(form)
+
+    def _kind(self, number: int) -> Kind:
+        luck = mix(self.seed, 5, number) % 200
+        return "test" if luck == 0 else "organic" if luck < 25 else "ad"
+
+    def _ad(self, number: int, form: Form) -> Ad:
+        return form.ads[mix(self.seed, 6, number) % len(form.ads)]
+
+    def _page(self, number: int, forms: int, ads: int) -> Page:
+        page_id = str(_PAGE_IDS + number * 1_000_000_007 + mix(self.seed, 1) % 800_000_000_000_000)
+        made = tuple(self._form(number * forms + step, page_id, ads) for step in range(forms))
+        return Page(page_id, f"{_PAGE_NAMES[number % len(_PAGE_NAMES)]} {number + 1}", made)
+
+    def _form(self, number: int, page_id: str, ads: int) -> Form:
+        kind = mix(self.seed, 2, number)
+        return Form(
+            number=number,
+            form_id=str(_FORM_IDS + number * 7_919 + mix(self.seed, 2) % 900_000_000_000_000),
+            page_id=page_id,
+            name=f"{_FORM_NAMES[kind % len(_FORM_NAMES)]} {number + 1}",
+            locale=_LOCALES[kind % len(_LOCALES)],
+            status="ARCHIVED" if number % 7 == 6 else "ACTIVE",
+            created_time=self.midnight - _HISTORY_SECONDS - 30 * DAY - number * 3_600,
+            questions=tuple(questions_of(self.seed, number)),
+            ads=tuple(self._make_ad(number * ads + step, step) for step in range(ads)),
+        )
+
+    def _make_ad(self, number: int, step: int) -> Ad:
+        first = _AD_IDS + mix(self.seed, 3) % 1_000_000_000_000 + number * 30
+        return Ad(
+            ad_id=str(first),
+            ad_name=f"Anzeige {number + 1} / Größe {'S' if step else 'XL'} 🌞",
+            adset_id=str(first + 10),
+            adset_name=f"Ad set {number // 2 + 1} / 25-54",
+            campaign_id=str(first + 20),
+            campaign_name=f"Campanha de verão {number // 4 + 1}",
+        )
