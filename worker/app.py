@@ -5,7 +5,8 @@ https://docs.celeryq.dev/en/stable/userguide/configuration.html
 """
 
 import socket
-from typing import Any, Final
+import sys
+from typing import Any, Final, NoReturn
 
 from celery import Celery
 from celery.signals import setup_logging
@@ -70,22 +71,20 @@ def send(app: Celery, task: str, queue: str) -> None:
     app.send_task(task, queue=queue, expires=MESSAGE_EXPIRES_SECONDS, ignore_result=True, retry=False)
 
 
-def run_worker(app: Celery, settings: Settings, queues: tuple[str, ...]) -> None:
-    """Work on `queues` until SIGTERM; blocks."""
+def run_worker(app: Celery, settings: Settings, queues: tuple[str, ...]) -> NoReturn:
+    """Work on `queues` until SIGTERM; then exits."""
     _keep_our_logs(settings)
-    name = "+".join(queues)
-    app.worker_main(
-        [
-            "worker",
-            f"--hostname={name}@{socket.gethostname()}",
-            f"--queues={','.join(queues)}",
-            "--without-gossip",
-            "--without-mingle",
-            "--without-heartbeat",
-            "--loglevel=WARNING",
-            "--quiet",
-        ]
+    worker = app.Worker(
+        hostname=f"{'+'.join(queues)}@{socket.gethostname()}",
+        queues=list(queues),
+        loglevel="WARNING",
+        quiet=True,
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
     )
+    worker.start()
+    sys.exit(worker.exitcode)
 
 
 def run_schedule(app: Celery, settings: Settings) -> None:

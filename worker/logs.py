@@ -6,9 +6,12 @@ nothing of ours, so receiver, worker and sandbox share it. Called once, at the s
 
 import logging
 import sys
-from typing import Literal
+from typing import Final, Literal
 
 import structlog
+
+# These tell each start and each tick at level info.
+_CHATTY: Final = ("alembic", "celery", "kombu")
 
 
 def configure(style: Literal["console", "json"], level: str) -> None:
@@ -39,3 +42,6 @@ def configure(style: Literal["console", "json"], level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+    if level != "debug":
+        for library in _CHATTY:
+            logging.getLogger(library).setLevel(logging.WARNING)

@@ -10,8 +10,8 @@ import os
 import socket
 import threading
 from collections import Counter
-from collections.abc import Callable, Coroutine
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
@@ -81,6 +81,20 @@ def create_pool(settings: Settings, size: int) -> AsyncConnectionPool:
             "application_name": "leadsync",
         },
     )
+
+
+@asynccontextmanager
+async def open_store(settings: Settings) -> AsyncIterator[LeadStore]:
+    """The rows, for a command that asks a few questions and ends."""
+    async with create_pool(settings, 1) as pool:
+        yield LeadStore(pool, store_settings(settings))
+
+
+@asynccontextmanager
+async def open_stream(settings: Settings) -> AsyncIterator[LeadStream]:
+    """The stream, for a command that asks a few questions and ends."""
+    async with aioredis.Redis.from_url(settings.redis_url, protocol=2, socket_timeout=5) as client:
+        yield LeadStream(client, "command", claim_after=settings.claim_after)
 
 
 class Runtime:

@@ -49,6 +49,7 @@ class Settings:
     not_visible_for: float
     park_after_deaths: int
     parked_probe_every: float
+    receiver_port: int
     log_style: Literal["console", "json"]
     log_level: str
 
@@ -61,12 +62,9 @@ def read_settings(*needed: str) -> Settings:
     env = Env(eager=False)
     env.read_env(DOTENV, recurse=False)
     settings = _read(env)
+    lacking = [name for name in needed if not env.str(name, "")]
     problems = _problems(env)
-    problems += [
-        f"{name}: is required; set it in the environment or in .env"
-        for name in needed
-        if not env.str(name, "")
-    ]
+    problems += [f"{name}: is required; set it in the environment or in .env" for name in lacking]
     if problems:
         raise ConfigurationError("\n".join(sorted(problems)))
     return settings
@@ -114,6 +112,7 @@ def _read(env: Env) -> Settings:
         not_visible_for=seconds("NOT_VISIBLE_FOR_SECONDS", 7_200),
         park_after_deaths=count("PARK_AFTER_DEATHS", 10),
         parked_probe_every=seconds("PARKED_PROBE_EVERY_SECONDS", 900),
+        receiver_port=count("RECEIVER_PORT", 8_000),
         log_style=_style(text("LOG_STYLE", "console", validate.OneOf(["console", "json"]))),
         log_level=text("LOG_LEVEL", "info", validate.OneOf(["debug", "info", "warning", "error"])),
     )

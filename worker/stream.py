@@ -18,7 +18,17 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from worker.batches import InFlight
 from worker.errors import LedgerUnavailable
-from worker.inbox import BELL, GROUP, SET_ASIDE, SET_ASIDE_LIMIT, STREAM, LeadReference, UnreadableEntry
+from worker.inbox import (
+    BELL,
+    COUNTERS,
+    GROUP,
+    RECONCILE_WANTED,
+    SET_ASIDE,
+    SET_ASIDE_LIMIT,
+    STREAM,
+    LeadReference,
+    UnreadableEntry,
+)
 
 log = structlog.get_logger("stream")
 
@@ -225,6 +235,23 @@ class LeadStream:
         async with self._group():
             pending = await self._client.xpending(STREAM, GROUP)
             return max(0, int(await self._client.xlen(STREAM)) - int(pending["pending"]))
+
+    async def condition(self) -> dict[str, Any]:
+        """For the eyes of an operator: how long the stream is, what came in, who works."""
+        async with self._redis(), self._client.pipeline(transaction=False) as pipe:
+            pipe.xlen(STREAM)
+            pipe.hgetall(COUNTERS)
+            pipe.hgetall(PROGRESS)
+            pipe.hkeys(RECONCILE_WANTED)
+            pipe.xlen(SET_ASIDE)
+            length, deliveries, progress, wanted, set_aside = await pipe.execute()
+        return {
+            "length": int(length),
+            "deliveries": {name.decode(): int(count) for name, count in deliveries.items()},
+            "progress": {name.decode(): int(at) for name, at in progress.items()},
+            "reconcile_wanted": sorted(page_id.decode() for page_id in wanted),
+            "set_aside": int(set_aside),
+        }
 
     async def hush(self, seconds: float) -> None:
         """Nobody needs to ring for `seconds`: this process is listening."""

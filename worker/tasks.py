@@ -6,13 +6,13 @@ leaves the work where it lies; the schedule rings again.
 
 import os
 import threading
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 import redis
 import structlog
 from celery import Celery
-from celery.signals import worker_shutting_down
+from celery.signals import worker_ready, worker_shutting_down
 from kombu.exceptions import OperationalError
 
 from worker.app import send
@@ -24,12 +24,16 @@ from worker.settings import Settings
 
 log = structlog.get_logger("tasks")
 
+SHUTDOWN_SECONDS: Final = 20.0
+"""Within this a warm shutdown has ended, or is ended."""
+
 
 class Tasks:
     """The tasks of one worker; the runtime is opened in the child that first needs it."""
 
-    def __init__(self, app: Celery, settings: Settings, stop: StopFlag) -> None:
+    def __init__(self, app: Celery, settings: Settings, queues: Sequence[str], stop: StopFlag) -> None:
         self._app = app
+        self._queues = queues
         self._settings = settings
         self._stop = stop
         self._runtime: Runtime | None = None
@@ -40,6 +44,7 @@ class Tasks:
         self._app.task(name=DRAIN_TASK)(self._guarded(self._drain))
         self._app.task(name=RESUME_TASK)(self._guarded(self._resume))
         self._app.task(name=TIDY_TASK)(self._guarded(self._tidy))
+        worker_ready.connect(self._on_ready, weak=False)
         worker_shutting_down.connect(self._on_shutdown, weak=False)
 
     def _guarded(self, work: Callable[[], None]) -> Callable[[], None]:
@@ -89,15 +94,21 @@ class Tasks:
             self._doorbell = Doorbell(client, lambda task, queue: send(self._app, task, queue))
         return self._doorbell
 
+    def _on_ready(self, **_: Any) -> None:
+        """Look at once at what was left, rather than when the schedule rings next."""
+        bells = [bell for bell in (DRAIN_BELL, RESUME_BELL_OF) if bell.queue in self._queues]
+        try:
+            for bell in bells:
+                self._bell().ring(bell)
+        except (redis.RedisError, OperationalError, OSError) as error:
+            log.warning("ring_failed", error=type(error).__name__)
+
     def _on_shutdown(self, **_: Any) -> None:
         self._stop.set()
         # Three in 25 warm shutdowns of Celery never end by themselves.
         timer = threading.Timer(SHUTDOWN_SECONDS, _end_now)
         timer.daemon = True
         timer.start()
-
-
-SHUTDOWN_SECONDS = 20.0
 
 
 def _end_now() -> None:

@@ -201,6 +201,14 @@ class LeadStore:
         """The Pages that were ever held."""
         return await self._rows(sql.LIST_PAGES, {})
 
+    async def stored(self, leadgen_ids: Sequence[str]) -> list[Row]:
+        """These leads, whole."""
+        return await self._rows(sql.STORED, {"ids": list(leadgen_ids)})
+
+    async def latency(self, since: datetime) -> Row:
+        """`leads`, and `p50`, `p99` in seconds from webhook to row, of what was received since then."""
+        return (await self._rows(sql.LATENCY, {"since": since}))[0]
+
     async def _rows(self, statement: LiteralString, parameters: Mapping[str, object]) -> list[Row]:
         async with self._connection() as connection:
             async with connection.cursor(row_factory=dict_row) as cursor:

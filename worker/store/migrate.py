@@ -4,10 +4,13 @@ Invariant: safe when many processes start at once: an advisory lock lets one mig
 find nothing to do. Alembic runs the revisions in migrations/versions, each in a transaction.
 """
 
+import itertools
+import time
 from pathlib import Path
 from typing import Final
 
 import psycopg
+import structlog
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
@@ -16,6 +19,8 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 
 from worker.errors import StoreUnavailable
+
+log = structlog.get_logger("store")
 
 # Any fixed number: it names leadsync's migration among the advisory locks of the database.
 _LOCK: Final = 7_203_118_442
@@ -46,6 +51,18 @@ def migrate(database_url: str) -> tuple[str | None, str]:
     finally:
         engine.dispose()
     return before, head()
+
+
+def migrate_when_up(database_url: str) -> None:
+    """As `migrate`, but waits for Postgres, however long; said in the log once a minute."""
+    for attempt in itertools.count():
+        try:
+            migrate(database_url)
+            return
+        except StoreUnavailable as error:
+            if attempt % 60 == 0:
+                log.warning("waiting_for_postgres", error=str(error))
+            time.sleep(1)
 
 
 def head() -> str:

@@ -242,3 +242,19 @@ select p.page_id, p.parked_at, p.parked_reason, p.probe_at,
 from pages p order by p.page_id
 """
 """The Pages that were ever held, and how many references wait for each."""
+
+STORED: Final = """
+select leadgen_id, page_id, form_id, ad_id, ad_name, adset_id, adset_name, campaign_id, campaign_name, created_time,
+    is_organic, platform, partner_name, retailer_item_id, field_data, custom_disclaimer_responses, extra, is_test,
+    in_part, cleaned, source, received_at, stored_at
+from leads where leadgen_id = any(%(ids)s)
+"""
+"""These stored leads, whole."""
+
+LATENCY: Final = """
+select count(*) as leads,
+    percentile_cont(0.5) within group (order by extract(epoch from stored_at - received_at)) as p50,
+    percentile_cont(0.99) within group (order by extract(epoch from stored_at - received_at)) as p99
+from leads where received_at >= %(since)s
+"""
+"""Seconds from webhook to row, over what was received since a moment."""

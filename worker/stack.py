@@ -1,0 +1,107 @@
+"""Settings -> the processes of a whole leadsync on one machine, as specs for the supervisor. It starts none of them.
+
+Invariant: what the settings name is used (DATABASE_URL, REDIS_URL) and only what they lack is embedded.
+"""
+
+import json
+import sys
+import urllib.request
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from urllib.error import URLError
+
+from worker.embedded import prepare_postgres, prepare_redis
+from worker.embedded.server import write_private
+from worker.inbox import LIVE_QUEUE, UPKEEP_QUEUE
+from worker.settings import Settings, environment
+from worker.supervisor import BEAT, RECEIVER, WORKERS, ProcessSpec
+
+URLS_FILE: Final = "urls.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """The processes, and where their servers are."""
+
+    specs: tuple[ProcessSpec, ...]
+    database_url: str
+    redis_url: str
+    webhook_url: str
+
+
+def build_stack(
+    settings: Settings, data_dir: Path, *, held: ExitStack, extra: Mapping[str, str] | None = None
+) -> Stack:
+    """The specs for `settings`. `extra` is added to every child's environment; `held` keeps the data directory ours."""
+    servers: list[ProcessSpec] = []
+    redis_url, database_url = settings.redis_url, settings.database_url
+    if not redis_url:
+        redis = prepare_redis(data_dir)
+        held.callback(redis.release)
+        servers.append(ProcessSpec.of_server(redis))
+        redis_url = redis.url
+    if not database_url:
+        postgres = prepare_postgres(data_dir)
+        held.callback(postgres.release)
+        servers.append(ProcessSpec.of_server(postgres))
+        database_url = postgres.url
+    env = {**environment(), **(extra or {}), "DATABASE_URL": database_url, "REDIS_URL": redis_url}
+    port = env.get("RECEIVER_PORT", settings.receiver_port)
+    base = f"http://127.0.0.1:{port}"
+    return Stack((*servers, *_ours(env, f"{base}/healthz")), database_url, redis_url, f"{base}/webhook")
+
+
+def remember(stack: Stack, data_dir: Path) -> None:
+    """Note where the servers of this stack are, for the commands that ask about it; readable by its owner only."""
+    text = json.dumps({"DATABASE_URL": stack.database_url, "REDIS_URL": stack.redis_url})
+    write_private(data_dir / URLS_FILE, text)
+
+
+def remembered(data_dir: Path) -> dict[str, str]:
+    """Where the servers of the last `up` with this data directory are; empty where there was none."""
+    try:
+        urls = json.loads((data_dir / URLS_FILE).read_text())
+    except (OSError, ValueError):
+        return {}
+    return {str(name): str(url) for name, url in urls.items()}
+
+
+def command(*words: str) -> tuple[str, ...]:
+    """The argv of one of leadsync's own commands, run by this Python."""
+    return (sys.executable, "-m", "worker", *words)
+
+
+def answers(url: str) -> bool:
+    """Whether a GET of this loopback `url` is answered with 200."""
+    try:
+        with urllib.request.urlopen(url, timeout=1) as response:
+            return bool(response.status == 200)
+    except (URLError, OSError):
+        return False
+
+
+def _ours(env: Mapping[str, str], healthz: str) -> tuple[ProcessSpec, ...]:
+    return (
+        ProcessSpec(
+            "worker", command("worker", "--queue", LIVE_QUEUE), env=env, order=WORKERS, stop_seconds=22
+        ),
+        ProcessSpec(
+            "upkeep",
+            command("worker", "--queue", UPKEEP_QUEUE, "--concurrency", "1"),
+            env=env,
+            order=WORKERS,
+            stop_seconds=22,
+        ),
+        ProcessSpec("schedule", command("schedule"), env=env, order=BEAT, stop_seconds=5),
+        ProcessSpec(
+            "receiver",
+            (sys.executable, "-m", "receiver.wsgi"),
+            env=env,
+            order=RECEIVER,
+            stop_seconds=6,
+            is_ready=lambda: answers(healthz),
+        ),
+    )
