@@ -43,7 +43,7 @@ class Intake(Protocol):
 
 def create_app(settings: Settings, intake: Intake) -> Flask:
     """The WSGI application. Opens nothing by itself."""
-    app = Flask("receiver", static_folder=None)
+    app = Flask(__name__, static_folder=None)
     app.config.update(MAX_CONTENT_LENGTH=settings.max_body_bytes, PROVIDE_AUTOMATIC_OPTIONS=False)
     app.url_map.strict_slashes = False
     _route_webhook(app, settings, intake)
