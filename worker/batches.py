@@ -14,7 +14,11 @@ from worker.inbox import LeadReference
 
 @dataclass(frozen=True, slots=True)
 class InFlight:
-    """One reference that this process has taken up: from the stream (`entry_id`) or leased from a row (`turn`)."""
+    """One reference that this process has taken up: from the stream (`entry_id`) or leased from a row (`turn`).
+
+    `crashes`: how often it was taken up before and neither finished nor given back; that somebody died holding it
+    says nothing of this reference as long as it was held together with others.
+    """
 
     leadgen_id: str
     page_id: str
@@ -26,11 +30,11 @@ class InFlight:
     entry_id: bytes | None = None
     turn: int | None = None
     source: str = "webhook"
-    suspect: bool = False
+    crashes: int = 0
 
     @classmethod
-    def from_entry(cls, reference: LeadReference, entry_id: bytes, *, suspect: bool = False) -> "InFlight":
-        """A stream entry; `suspect` where several workers have died holding it."""
+    def from_entry(cls, reference: LeadReference, entry_id: bytes, *, crashes: int = 0) -> "InFlight":
+        """A stream entry."""
         received_at = datetime.fromtimestamp(reference.received_at / 1000, UTC)
         return cls(
             leadgen_id=reference.leadgen_id,
@@ -40,7 +44,7 @@ class InFlight:
             received_at=received_at,
             first_seen_at=received_at,
             entry_id=entry_id,
-            suspect=suspect,
+            crashes=crashes,
         )
 
 
@@ -56,18 +60,12 @@ class PageQueues:
             self._queues.setdefault(reference.page_id, deque()).append(reference)
 
     def take(self, page_id: str, most: int) -> tuple[InFlight, ...]:
-        """The oldest references of a Page, at most `most`, off the queue. A suspect one comes alone."""
-        queue = self._queues.get(page_id)
-        taken: list[InFlight] = []
-        while queue and len(taken) < most:
-            if taken and queue[0].suspect:
-                break
-            taken.append(queue.popleft())
-            if taken[-1].suspect:
-                break
+        """The oldest references of a Page, at most `most`, off the queue."""
+        queue = self._queues.get(page_id, deque())
+        taken = tuple(queue.popleft() for _ in range(min(most, len(queue))))
         if not queue:
             self._queues.pop(page_id, None)
-        return tuple(taken)
+        return taken
 
     def take_all(self, page_ids: Iterable[str] | None = None) -> tuple[InFlight, ...]:
         """Everything of these Pages (by default of all), off the queues."""

@@ -23,7 +23,7 @@ from worker import demo as demonstration
 from worker import logs
 from worker.app import QUEUES, create_app, run_schedule, run_worker
 from worker.errors import ConfigurationError, LeadSyncError
-from worker.runtime import StopFlag, now, open_store
+from worker.runtime import Family, now, open_store, open_stream
 from worker.settings import Settings, read_settings
 from worker.stack import build_stack, remember, remembered
 from worker.status import gather, render
@@ -137,7 +137,7 @@ def worker(queues: tuple[str, ...], concurrency: int | None) -> None:
     logs.configure(settings.log_style, settings.log_level)
     migrate_when_up(settings.database_url)
     app = create_app(settings)
-    Tasks(app, settings, queues or QUEUES, StopFlag()).register()
+    Tasks(app, settings, queues or QUEUES, Family()).register()
     run_worker(app, settings, queues or QUEUES)
 
 
@@ -168,6 +168,26 @@ def status(as_json: bool, data_dir: Path) -> None:
         click.echo(json.dumps(report, default=str))
     else:
         Console().print(render(report, time.time()))
+
+
+@main.command()
+@click.argument("who", type=click.Choice([*QUEUES, "schedule"]))
+@click.option("--within", default=120, show_default=True, type=click.IntRange(1), help="Seconds.")
+def health(who: str, within: int) -> None:
+    """Exit 0 if the workers of a queue, or the schedule, have lately looked at their work; for health checks."""
+    settings = read_settings("REDIS_URL")
+
+    async def ask() -> float | None:
+        async with open_stream(settings) as stream:
+            at_ms = (await stream.condition())["progress"].get(who)
+            return None if at_ms is None else time.time() - at_ms / 1000
+
+    age = _ask(ask())
+    if age is None or age > within:
+        raise LeadSyncError(
+            f"{who} has not looked at its work for {'ever' if age is None else f'{age:.0f} s'}"
+        )
+    click.echo(f"{who} looked at its work {age:.0f} s ago")
 
 
 @main.group("dead-letters")

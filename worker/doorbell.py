@@ -5,6 +5,7 @@ rings again while there is work. It never looks at what the work is. Invariant: 
 most one message is sent in BELL_EXPIRES_SECONDS, so doorbells cannot pile up however often somebody rings.
 """
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -16,6 +17,7 @@ from worker.inbox import (
     BELL_EXPIRES_SECONDS,
     DRAIN_TASK,
     LIVE_QUEUE,
+    PROGRESS,
     RESUME_BELL,
     RESUME_TASK,
     STREAM,
@@ -24,6 +26,9 @@ from worker.inbox import (
 
 MESSAGE_EXPIRES_SECONDS: Final = 60
 """A doorbell that lay in its queue for longer is thrown away unanswered: the schedule has rung again since."""
+
+LOOK_EVERY_SECONDS: Final = 30.0
+"""Even with nothing to do a worker looks at the stream this often, so that one that cannot is found out in time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +59,11 @@ class Doorbell:
         return True
 
     def ring_for_references(self) -> bool:
-        """Ring for a drain if the stream holds anything."""
-        return int(self._client.xlen(STREAM)) > 0 and self.ring(DRAIN_BELL)
+        """Ring for a drain if the stream holds anything, or if nobody has looked at it for a while."""
+        looked_at = int(self._client.hget(PROGRESS, LIVE_QUEUE) or 0) / 1000
+        if int(self._client.xlen(STREAM)) == 0 and time.time() - looked_at < LOOK_EVERY_SECONDS:
+            return False
+        return self.ring(DRAIN_BELL)
 
     def answered(self, bell: Bell) -> None:
         """The task has begun: from here on a new ring is news."""

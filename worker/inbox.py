@@ -27,6 +27,8 @@ BELL: Final = "leadsync:bell"
 """Redis string with an expiry: a doorbell is out or a drain is listening, so nobody needs to ring."""
 BELL_EXPIRES_SECONDS: Final = 10
 """A bell that was rung and lost (a killed worker) silences its ringers no longer than this."""
+PROGRESS: Final = "leadsync:progress"
+"""Redis hash queue -> unix ms of the last look that any of its workers took at its work; so too `schedule`."""
 RESUME_BELL: Final = "leadsync:bell:resume"
 """As BELL, for the task that reads the waiting rows."""
 

@@ -14,7 +14,7 @@ from typing import Final, TypeAlias
 
 from worker.errors import LeadMalformed
 
-Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
+Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
 # https://developers.facebook.com/docs/marketing-api/reference/user-lead-gen-info
 TEXT_FIELDS: Final = (

@@ -8,9 +8,11 @@ import asyncio
 import mmap
 import os
 import socket
+import struct
 import threading
+import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
@@ -21,7 +23,7 @@ from psycopg_pool import AsyncConnectionPool
 from worker.budget.fixed import FixedBudget
 from worker.budget.policy import Lane
 from worker.graph.client import GraphClient, GraphSettings
-from worker.inbox import UPKEEP_QUEUE
+from worker.inbox import LIVE_QUEUE, UPKEEP_QUEUE
 from worker.outcomes import RetryPolicy
 from worker.reading import LeadReader
 from worker.settings import Settings
@@ -38,20 +40,32 @@ FORGET_CONSUMERS_SECONDS: Final = 3_600.0
 CLOSE_SECONDS: Final = 5.0
 
 
-class StopFlag:
-    """Said once by a worker's main process, seen by its children: anonymous memory that outlives the fork.
+class Family:
+    """What a worker's main process and its children tell each other: anonymous memory that outlives the fork.
 
-    Children never see the SIGTERM of the main process, which waits for their tasks to end.
+    The main process says once that it is time to stop (children never see its SIGTERM); each child says when it last
+    made progress.
     """
 
     def __init__(self) -> None:
-        self._memory = mmap.mmap(-1, 1)
+        self._memory = mmap.mmap(-1, 16)
 
-    def set(self) -> None:
+    def stop(self) -> None:
+        """Say that it is time to stop."""
         self._memory[0] = 1
 
-    def is_set(self) -> bool:
+    def is_stopping(self) -> bool:
+        """Whether that was said."""
         return self._memory[0] == 1
+
+    def note_progress(self) -> None:
+        """Say that some child is alive and working."""
+        struct.pack_into("d", self._memory, 8, time.monotonic())
+
+    def idle_seconds(self) -> float:
+        """For how long no child has said so."""
+        (at,) = struct.unpack_from("d", self._memory, 8)
+        return time.monotonic() - float(at)
 
 
 def now() -> datetime:
@@ -100,9 +114,9 @@ async def open_stream(settings: Settings) -> AsyncIterator[LeadStream]:
 class Runtime:
     """One process' loop and neighbours. `run` is called from the process' other threads."""
 
-    def __init__(self, settings: Settings, stop: Callable[[], bool]) -> None:
+    def __init__(self, settings: Settings, family: Family) -> None:
         self._settings = settings
-        self._stop = stop
+        self._family = family
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="leadsync-loop", daemon=True)
         self._neighbours = AsyncExitStack()
@@ -145,7 +159,10 @@ class Runtime:
         )
         self._store = LeadStore(pool, store_settings(settings))
         self._stream = LeadStream(
-            client, consumer_name(socket.gethostname(), os.getpid()), claim_after=settings.claim_after
+            client,
+            consumer_name(socket.gethostname(), os.getpid()),
+            claim_after=settings.claim_after,
+            on_progress=self._family.note_progress,
         )
         self._reader = LeadReader(
             graph=graph,
@@ -158,6 +175,7 @@ class Runtime:
     async def drain(self) -> tuple[Counter[str], bool]:
         """Work on the stream until it stays empty or the time is up; and whether references are left."""
         await self._stream.create_group()
+        await self._stream.progress(LIVE_QUEUE)
         await self._stream.unhush()
         # With Postgres away, references are better left in the stream than read and held.
         await self._store.ping()
@@ -167,7 +185,7 @@ class Runtime:
             linger_seconds=self._settings.linger_seconds,
         )
         counts = await self._run(source, slow_page_calls=0)
-        return counts, not self._stop() and await self._stream.backlog() > 0
+        return counts, not self._family.is_stopping() and await self._stream.backlog() > 0
 
     async def resume(self) -> Counter[str]:
         """Work on the waiting rows that are due."""
@@ -194,7 +212,7 @@ class Runtime:
                 keep_every=settings.claim_after / 4,
             ),
             clock=now,
-            stop=self._stop,
+            stop=self._family.is_stopping,
         )
         return await run.run()
 

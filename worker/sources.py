@@ -11,7 +11,7 @@ from time import monotonic
 from typing import Final
 
 from worker.batches import InFlight
-from worker.inbox import LIVE_QUEUE
+from worker.inbox import LIVE_QUEUE, UPKEEP_QUEUE
 from worker.store.leads import LeadStore
 from worker.stream import LeadStream
 
@@ -78,7 +78,14 @@ class StreamSource:
         await self._stream.give_back(references)
 
     async def keep(self, references: Sequence[InFlight]) -> None:
+        await self._stream.progress(LIVE_QUEUE)
         await self._stream.keep(references)
+
+    async def begin_alone(self, leadgen_id: str) -> int:
+        return await self._stream.begin_alone(leadgen_id)
+
+    async def end_alone(self, leadgen_id: str) -> None:
+        await self._stream.end_alone(leadgen_id)
 
     async def reserve(self, leadgen_ids: Sequence[str]) -> frozenset[str]:
         return await self._stream.reserve(leadgen_ids)
@@ -119,6 +126,13 @@ class DueSource:
 
     async def keep(self, references: Sequence[InFlight]) -> None:
         """A lease is longer than any read; one that runs out is harmless, since verdicts carry their turn."""
+        await self._stream.progress(UPKEEP_QUEUE)
+
+    async def begin_alone(self, leadgen_id: str) -> int:
+        return await self._stream.begin_alone(leadgen_id)
+
+    async def end_alone(self, leadgen_id: str) -> None:
+        await self._stream.end_alone(leadgen_id)
 
     async def reserve(self, leadgen_ids: Sequence[str]) -> frozenset[str]:
         return frozenset(leadgen_ids)

@@ -18,7 +18,7 @@ SILENT_SECONDS: Final = 60
 
 
 async def gather(settings: Settings) -> dict[str, Any]:
-    """`stream`: what Redis tells, `rows`: counts by state and reason, `pages`: held Pages; or `error` in their place."""
+    """`stream`: what Redis tells; `rows`: counts by state and reason; `pages`: held Pages; `error` in their place."""
     report: dict[str, Any] = {}
     try:
         async with open_stream(settings) as stream:

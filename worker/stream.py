@@ -7,7 +7,7 @@ https://redis.io/docs/latest/develop/data-types/streams/
 
 import secrets
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -22,6 +22,7 @@ from worker.inbox import (
     BELL,
     COUNTERS,
     GROUP,
+    PROGRESS,
     RECONCILE_WANTED,
     SET_ASIDE,
     SET_ASIDE_LIMIT,
@@ -32,10 +33,8 @@ from worker.inbox import (
 
 log = structlog.get_logger("stream")
 
-PROGRESS: Final = "leadsync:progress"
-"""Redis hash queue -> unix ms of the last look that any of its workers took at its work."""
-SUSPECT_DELIVERIES: Final = 3
-"""An entry that was delivered more often is read alone: some worker may have died of it."""
+ALONE: Final = "leadsync:alone"
+"""Redis hash leadgen_id -> how often it was begun all alone in a process and not finished: the process died of it."""
 RESERVED_PREFIX: Final = "leadsync:reading:"
 """Redis string leadgen_id -> consumer, with an expiry: somebody is reading this lead, so a duplicate waits."""
 _IDLE_FOREVER_MS: Final = 24 * 3_600_000
@@ -71,10 +70,17 @@ class LeadStream:
     """The stream of lead references as one consumer sees it. `client` belongs to this process' event loop."""
 
     def __init__(
-        self, client: "aioredis.Redis", consumer: str, *, claim_after: float, reserve_for: float = 60.0
+        self,
+        client: "aioredis.Redis",
+        consumer: str,
+        *,
+        claim_after: float,
+        reserve_for: float = 60.0,
+        on_progress: Callable[[], None] = lambda: None,
     ) -> None:
         self._client = client
         self._consumer = consumer
+        self._on_progress = on_progress
         self._claim_after_ms = int(claim_after * 1000)
         self._reserve_ms = int(reserve_for * 1000)
 
@@ -86,7 +92,7 @@ class LeadStream:
                 GROUP, self._consumer, {STREAM: ">"}, count=most, block=block
             )
         entries = [entry for _, found in _pairs(answer) for entry in found]
-        return await self._in_flight(entries, suspects=frozenset())
+        return await self._in_flight(entries, {})
 
     async def claim(self, most: int) -> tuple[InFlight, ...]:
         """Entries that a dead or stuck worker has left, at most `most`."""
@@ -107,11 +113,11 @@ class LeadStream:
                 entries += [(entry_id, fields) for entry_id, fields in answer[1] if entry_id is not None]
                 if cursor in (b"0-0", "0-0") or len(entries) >= most:
                     break
-            suspects = await self._suspects([entry_id for entry_id, _ in entries])
+            crashes = await self._crashes([entry_id for entry_id, _ in entries])
             await self._end_reservations(fields for _, fields in entries)
         if entries:
-            log.info("entries_claimed", entries=len(entries), suspects=len(suspects))
-        return await self._in_flight(entries, suspects)
+            log.info("entries_claimed", entries=len(entries))
+        return await self._in_flight(entries, crashes)
 
     async def _end_reservations(self, claimed: Iterable[dict[bytes, bytes]]) -> None:
         """Whoever was reading these has left them."""
@@ -119,23 +125,16 @@ class LeadStream:
         if keys:
             await self._client.delete(*keys)
 
-    async def _suspects(self, entry_ids: Sequence[bytes]) -> frozenset[bytes]:
-        """Which of these were delivered so often that some worker may have died of them."""
-        if not entry_ids:
-            return frozenset()
+    async def _crashes(self, entry_ids: Sequence[bytes]) -> dict[bytes, int]:
+        """How often each of these was taken up before this time; giving one back sets that to nothing."""
         async with self._client.pipeline(transaction=False) as pipe:
             for entry_id in entry_ids:
                 pipe.xpending_range(STREAM, GROUP, entry_id, entry_id, 1)
             pending = await pipe.execute()
-        return frozenset(
-            entry["message_id"]
-            for found in pending
-            for entry in found
-            if entry["times_delivered"] > SUSPECT_DELIVERIES
-        )
+        return {entry["message_id"]: entry["times_delivered"] - 1 for found in pending for entry in found}
 
     async def _in_flight(
-        self, entries: Iterable[tuple[bytes, dict[bytes, bytes] | None]], suspects: frozenset[bytes]
+        self, entries: Iterable[tuple[bytes, dict[bytes, bytes] | None]], crashes: dict[bytes, int]
     ) -> tuple[InFlight, ...]:
         references: list[InFlight] = []
         for entry_id, fields in entries:
@@ -144,7 +143,7 @@ class LeadStream:
             except UnreadableEntry as error:
                 await self._set_aside(entry_id, fields or {}, str(error))
                 continue
-            references.append(InFlight.from_entry(reference, entry_id, suspect=entry_id in suspects))
+            references.append(InFlight.from_entry(reference, entry_id, crashes=crashes.get(entry_id, 0)))
         return tuple(references)
 
     async def _set_aside(self, entry_id: bytes, fields: dict[bytes, bytes], reason: str) -> None:
@@ -225,6 +224,16 @@ class LeadStream:
                         pipe.pexpire(RESERVED_PREFIX + reference.leadgen_id, self._reserve_ms)
                 await pipe.execute(raise_on_error=False)
 
+    async def begin_alone(self, leadgen_id: str) -> int:
+        """This lead is begun with nothing else in this process; how often that was so before and did not end."""
+        async with self._redis():
+            return int(await self._client.hincrby(ALONE, leadgen_id, 1)) - 1
+
+    async def end_alone(self, leadgen_id: str) -> None:
+        """It ended, however; the process lives."""
+        async with self._redis():
+            await self._client.hdel(ALONE, leadgen_id)
+
     async def length(self) -> int:
         """Entries not yet acknowledged."""
         async with self._redis():
@@ -264,7 +273,8 @@ class LeadStream:
             await self._client.delete(BELL)
 
     async def progress(self, queue: str) -> None:
-        """Note that a worker of `queue` is looking at its work."""
+        """Note that a worker of `queue` is looking at its work, in this process even where Redis is away."""
+        self._on_progress()
         async with self._redis():
             await self._client.hset(PROGRESS, queue, str(time.time_ns() // 1_000_000))
 

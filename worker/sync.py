@@ -1,6 +1,6 @@
 """The live path's middle: references -> batches -> reads -> rows -> acknowledged.
 
-    source.take -> admit (known? parked? being read elsewhere?) -> a queue a Page -> a read a batch -> settle -> source.done
+    source.take -> admit (known? parked? read elsewhere?) -> a queue a Page -> a read a batch -> settle -> source.done
 
 It does the calls in the right order and decides nothing about a reference (outcomes.py does) nor how one is read
 (reading.py does). It is handed its neighbours and imports no I/O. Invariants: `source.done` is called for a reference
@@ -9,7 +9,7 @@ Page or call holds up neither another Page nor a lead that is already here.
 """
 
 import asyncio
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -38,6 +38,13 @@ SLOW_AGAIN: Final = timedelta(seconds=10)
 BUSY_SECONDS: Final = 1.0
 """A run waits for calls younger than this; while older ones are in flight it goes on taking references."""
 STORE_PAUSES: Final = (0.1, 0.3, 1.0, 2.0, 5.0)
+WARY_CRASHES: Final = 3
+"""Who was held at so many crashes is read apart from those that were not, WARY_TOGETHER at a time."""
+WARY_TOGETHER: Final = 20
+ALONE_CRASHES: Final = 6
+"""Who was held at so many crashes is read all alone."""
+POISON_CRASHES: Final = 3
+"""Who was alone in its process at so many crashes is what the processes died of."""
 ABANDON_SECONDS: Final = 8.0
 """How long the end of a run waits for calls in flight and for the store before it gives the rest back."""
 
@@ -59,6 +66,12 @@ class Source(Protocol):
 
     async def keep(self, references: Sequence[InFlight]) -> None:
         """These are still being worked on."""
+
+    async def begin_alone(self, leadgen_id: str) -> int:
+        """This lead is begun with nothing else in the process; how often that was so before and did not end."""
+
+    async def end_alone(self, leadgen_id: str) -> None:
+        """It ended, however."""
 
     async def reserve(self, leadgen_ids: Sequence[str]) -> frozenset[str]:
         """Which of these leads this process may read now."""
@@ -116,6 +129,8 @@ class Run:
         self._stop = stop
         self._queues = PageQueues()
         self._in_flight: dict[str, list[InFlight]] = {}
+        self._wary: deque[InFlight] = deque()
+        self._apart: set[str] = set()
         self._followers: list[InFlight] = []
         self._followed_at = 0.0
         self._calls: dict[asyncio.Task[None], float] = {}
@@ -218,7 +233,8 @@ class Run:
             mine = await self._source.reserve([r.leadgen_id for r in announced])
             self._follow([r for r in announced if r.leadgen_id not in mine])
             announced = [r for r in announced if r.leadgen_id in mine]
-        self._queues.put((*announced, *leased))
+        self._wary.extend(r for r in (*announced, *leased) if r.crashes >= WARY_CRASHES)
+        self._queues.put(r for r in (*announced, *leased) if r.crashes < WARY_CRASHES)
 
     def _follow(self, references: Sequence[InFlight]) -> None:
         for reference in references:
@@ -226,7 +242,12 @@ class Run:
         self._followed_at = monotonic()
 
     def _dispatch(self) -> None:
-        """Start as many reads as may be in flight, one batch a Page in turn."""
+        """Start as many reads as may be in flight, one batch a Page in turn; the wary ones apart from all others."""
+        if self._apart or (self._wary and self._calls):
+            return
+        if self._wary:
+            self._start_apart()
+            return
         started = True
         while started:
             started = False
@@ -234,7 +255,7 @@ class Run:
                 if len(self._calls) >= self._limits.calls_per_process:
                     return
                 if self._calling[page_id] < self._calls_for(page_id):
-                    self._start(page_id)
+                    self._start(page_id, self._queues.take(page_id, BATCH_LIMIT))
                     started = True
                 elif self._is_slow(page_id):
                     self._leave_to_waiting_room(page_id)
@@ -251,8 +272,21 @@ class Run:
         until = self._clock() + SLOW_AGAIN
         self._settled.put_nowait([(r, Snooze(until, "page_slow")) for r in self._queues.take_all([page_id])])
 
-    def _start(self, page_id: str) -> None:
-        batch = self._queues.take(page_id, BATCH_LIMIT)
+    def _start_apart(self) -> None:
+        """Start the first few of those that some process may have died of; nothing else until they are settled."""
+        first = self._wary.popleft()
+        together = [first]
+        while (
+            self._wary
+            and len(together) < WARY_TOGETHER
+            and max(first.crashes, self._wary[0].crashes) < ALONE_CRASHES
+        ):
+            together.append(self._wary.popleft())
+        self._apart = {r.leadgen_id for r in together}
+        for page_id in sorted({r.page_id for r in together}):
+            self._start(page_id, tuple(r for r in together if r.page_id == page_id))
+
+    def _start(self, page_id: str, batch: tuple[InFlight, ...]) -> None:
         call = asyncio.create_task(self._read(page_id, batch))
         self._calls[call] = monotonic()
         self._calling[page_id] += 1
@@ -268,8 +302,20 @@ class Run:
             self._dispatch()
 
     async def _read(self, page_id: str, batch: tuple[InFlight, ...]) -> None:
-        settled = await self._reader.read(page_id, batch, self._lane)
+        if batch[0].crashes >= ALONE_CRASHES:
+            settled = await self._read_alone(page_id, batch)
+        else:
+            settled = await self._reader.read(page_id, batch, self._lane)
         self._settled.put_nowait(settled)
+
+    async def _read_alone(self, page_id: str, batch: tuple[InFlight, ...]) -> list[tuple[InFlight, Outcome]]:
+        try:
+            died_of_it = await self._source.begin_alone(batch[0].leadgen_id)
+        except LedgerUnavailable:
+            return [(r, Snooze(self._clock() + SLOW_AGAIN, "ledger_unavailable")) for r in batch]
+        if died_of_it >= POISON_CRASHES:
+            return [(r, DeadLetter("poison")) for r in batch]
+        return await self._reader.read(page_id, batch, self._lane)
 
     def _ended(self, call: asyncio.Task[None], page_id: str, marker: asyncio.TimerHandle) -> None:
         marker.cancel()
@@ -326,12 +372,22 @@ class Run:
 
     async def _done(self, references: Sequence[InFlight]) -> None:
         finished = [r for reference in references for r in self._in_flight.pop(reference.leadgen_id, [])]
+        self._apart.difference_update(r.leadgen_id for r in references)
         self._moved.set()
         try:
             await self._source.done(finished)
+            await self._end_alone(references)
         except LedgerUnavailable as error:
             # They stay pending, are claimed later and then found to be known.
             log.warning("acknowledge_failed", error=str(error), references=len(finished))
+        if not self._stop():
+            self._dispatch()
+
+    async def _end_alone(self, references: Sequence[InFlight]) -> None:
+        """These are over, so whatever they were, they did not kill this process."""
+        for reference in references:
+            if reference.crashes >= ALONE_CRASHES:
+                await self._source.end_alone(reference.leadgen_id)
 
     async def _keep(self) -> None:
         while True:
@@ -367,6 +423,7 @@ class Run:
         self.counts["given_back"] += len(references)
         try:
             await self._source.give_back(references)
+            await self._end_alone(references)
         except (LedgerUnavailable, StoreUnavailable) as error:
             # Their claim or lease runs out by itself.
             log.warning("give_back_failed", error=str(error), references=len(references))

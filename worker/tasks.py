@@ -19,8 +19,9 @@ from worker.app import send
 from worker.doorbell import DRAIN_BELL, RESUME_BELL_OF, Doorbell
 from worker.errors import LeadSyncError
 from worker.inbox import DRAIN_TASK, RESUME_TASK, TIDY_TASK
-from worker.runtime import Runtime, StopFlag
+from worker.runtime import Family, Runtime
 from worker.settings import Settings
+from worker.watchdog import Watchdog, end_family
 
 log = structlog.get_logger("tasks")
 
@@ -31,11 +32,11 @@ SHUTDOWN_SECONDS: Final = 20.0
 class Tasks:
     """The tasks of one worker; the runtime is opened in the child that first needs it."""
 
-    def __init__(self, app: Celery, settings: Settings, queues: Sequence[str], stop: StopFlag) -> None:
+    def __init__(self, app: Celery, settings: Settings, queues: Sequence[str], family: Family) -> None:
         self._app = app
         self._queues = queues
         self._settings = settings
-        self._stop = stop
+        self._family = family
         self._runtime: Runtime | None = None
         self._doorbell: Doorbell | None = None
 
@@ -52,7 +53,7 @@ class Tasks:
             structlog.contextvars.clear_contextvars()
             structlog.contextvars.bind_contextvars(process=os.getpid())
             try:
-                if not self._stop.is_set():
+                if not self._family.is_stopping():
                     work()
             except LeadSyncError as error:
                 log.warning(
@@ -83,19 +84,22 @@ class Tasks:
     def _runtime_here(self) -> Runtime:
         """This process' own runtime: a fork inherits the parent's attributes but none of its threads."""
         if self._runtime is None or self._runtime.pid != os.getpid():
-            self._runtime = Runtime(self._settings, self._stop.is_set).open()
+            self._runtime = Runtime(self._settings, self._family).open()
         return self._runtime
 
     def _bell(self) -> Doorbell:
         if self._doorbell is None:
-            client = redis.Redis.from_url(
-                self._settings.redis_url, socket_timeout=5, socket_connect_timeout=2, protocol=2
-            )
-            self._doorbell = Doorbell(client, lambda task, queue: send(self._app, task, queue))
+            self._doorbell = Doorbell(self._client(), lambda task, queue: send(self._app, task, queue))
         return self._doorbell
+
+    def _client(self) -> "redis.Redis":
+        return redis.Redis.from_url(
+            self._settings.redis_url, socket_timeout=5, socket_connect_timeout=2, protocol=2
+        )
 
     def _on_ready(self, **_: Any) -> None:
         """Look at once at what was left, rather than when the schedule rings next."""
+        Watchdog(self._client(), self._queues, self._family).start()
         bells = [bell for bell in (DRAIN_BELL, RESUME_BELL_OF) if bell.queue in self._queues]
         try:
             for bell in bells:
@@ -104,7 +108,7 @@ class Tasks:
             log.warning("ring_failed", error=type(error).__name__)
 
     def _on_shutdown(self, **_: Any) -> None:
-        self._stop.set()
+        self._family.stop()
         # Three in 25 warm shutdowns of Celery never end by themselves.
         timer = threading.Timer(SHUTDOWN_SECONDS, _end_now)
         timer.daemon = True
@@ -113,4 +117,4 @@ class Tasks:
 
 def _end_now() -> None:
     log.error("shutdown_overdue", seconds=SHUTDOWN_SECONDS)
-    os._exit(1)
+    end_family()

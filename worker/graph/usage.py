@@ -38,9 +38,8 @@ def read_usage(headers: Mapping[str, str]) -> tuple[Usage, ...]:
     """The usages in an answer's headers, whose names are in lower case."""
     usages: list[Usage] = []
     for scope_id, entries in _object(headers.get(BUSINESS_HEADER)).items():
-        for entry in entries if isinstance(entries, list) else ():
-            if isinstance(entry, dict):
-                usages.append(_usage(scope_id, str(entry.get("type", "")), entry))
+        listed = entries if isinstance(entries, list) else []
+        usages += [_usage(scope_id, str(e.get("type", "")), e) for e in listed if isinstance(e, dict)]
     if app := _object(headers.get(APP_HEADER)):
         usages.append(_usage(None, "app", app))
     return tuple(usages)

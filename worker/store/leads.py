@@ -210,10 +210,9 @@ class LeadStore:
         return (await self._rows(sql.LATENCY, {"since": since}))[0]
 
     async def _rows(self, statement: LiteralString, parameters: Mapping[str, object]) -> list[Row]:
-        async with self._connection() as connection:
-            async with connection.cursor(row_factory=dict_row) as cursor:
-                await cursor.execute(statement, parameters)
-                return await cursor.fetchall() if cursor.description else []
+        async with self._connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
+            await cursor.execute(statement, parameters)
+            return await cursor.fetchall() if cursor.description else []
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
@@ -243,7 +242,7 @@ def _leased(row: Mapping[str, Any]) -> InFlight:
         attempts=row["attempts"],
         turn=row["turn"],
         source=row["source"],
-        suspect=row["leases"] > 2,
+        crashes=row["leases"] - 1,
     )
 
 

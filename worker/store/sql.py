@@ -66,7 +66,8 @@ on conflict (leadgen_id) do update set
     stored_at = coalesce(l.stored_at, excluded.stored_at),
     updated_at = excluded.updated_at
 where l.state <> 'erased'
-  and (excluded.state = 'stored' or (excluded.turn >= 0 and l.turn = excluded.turn and (l.state = 'waiting' or l.in_part)))
+  and (excluded.state = 'stored'
+       or (excluded.turn >= 0 and l.turn = excluded.turn and (l.state = 'waiting' or l.in_part)))
 """
 """What became of a batch of references, in one statement; `rows` is a JSON array, one object a leadgen_id.
 

@@ -70,9 +70,8 @@ def stage_bound(ahead: Sequence[Sequence[ProcessSpec]], seconds_left: float) -> 
     Each stage gets what its slowest process asks for, or its share of what is left where that is not enough.
     """
     wanted = [max((spec.stop_seconds for spec in stage), default=0.0) for stage in ahead]
-    if sum(wanted) <= seconds_left:
-        return wanted[0]
-    return max(0.0, seconds_left) * wanted[0] / sum(wanted)
+    left = max(0.0, seconds_left)
+    return wanted[0] if sum(wanted) <= left else left * wanted[0] / sum(wanted)
 
 
 def failures_after(failures: int, ran_seconds: float) -> int:

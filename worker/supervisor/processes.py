@@ -190,6 +190,11 @@ class Supervisor:
         if not self._ready.is_set() or self._stopping.is_set():
             raise StartFailed("not every process got ready")
 
+    def say(self, text: str) -> None:
+        """Show `text` among the lines of the processes."""
+        for line in text.splitlines():
+            self._console.say(OWN_NAME, line)
+
     def pids(self) -> dict[str, int]:
         """The process id of each process that runs at this moment, by name."""
         children = [child for stage in self._stages for child in stage]
@@ -279,10 +284,11 @@ class Supervisor:
                 child.wait(LAST_LINES_SECONDS * 2)
 
 
-def run(specs: Sequence[ProcessSpec], on_ready: Callable[[], None] | None = None) -> int:
+def run(specs: Sequence[ProcessSpec], on_ready: Callable[[], str | None] | None = None) -> int:
     """Run `specs` until SIGINT, SIGTERM or SIGHUP, then end them in order; a second signal kills them.
 
     Only from the main thread, which calls `on_ready` once all are ready, and sees no signal while that runs.
+    The text that it returns is shown; printed by itself it would get mixed up with the lines of others.
     """
     # A queue, because a signal handler may not wait for a lock that the code it interrupted holds.
     events: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -296,7 +302,7 @@ def run(specs: Sequence[ProcessSpec], on_ready: Callable[[], None] | None = None
         signals = 0
         while (event := events.get()) != "over":
             if event == "ready" and on_ready is not None:
-                on_ready()
+                supervisor.say(on_ready() or "")
             elif event == "signal":
                 signals += 1
                 if signals == 1:

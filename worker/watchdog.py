@@ -1,0 +1,69 @@
+"""A worker that lives but no longer takes work -> one that ends, so that whoever runs it starts it again.
+
+Celery's main process is known to stay alive without consuming after its broker was away. Neither the process nor a
+ping tells; only work left lying does. Invariant: a worker whose children make progress, or whose queues are empty, or
+whose Redis cannot be asked, is left alone.
+"""
+
+import os
+import signal
+import threading
+from collections.abc import Sequence
+from time import monotonic
+from typing import Any, Final
+
+import redis
+import structlog
+from billiard.process import active_children
+
+from worker.runtime import Family
+
+log = structlog.get_logger("watchdog")
+
+LOOK_EVERY_SECONDS: Final = 5.0
+STUCK_SECONDS: Final = 60.0
+"""Doorbells that lie unanswered for so long, while no child makes progress, mean that nobody hears them."""
+
+
+class Watchdog:
+    """Watches one worker from a thread of its main process. `client` is a synchronous Redis client."""
+
+    def __init__(self, client: "redis.Redis", queues: Sequence[str], family: Family) -> None:
+        self._client: Any = client
+        self._queues = queues
+        self._family = family
+        self._lying_since: float | None = None
+
+    def start(self) -> None:
+        """Watch from now on; the thread ends with the process."""
+        threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
+
+    def _watch(self) -> None:
+        pause = threading.Event()
+        while not self._family.is_stopping():
+            pause.wait(LOOK_EVERY_SECONDS)
+            if self.is_stuck(monotonic()):
+                log.error("worker_stuck", queues=list(self._queues), seconds=STUCK_SECONDS)
+                end_family()
+
+    def is_stuck(self, now: float) -> bool:
+        """Whether doorbells have been lying for STUCK_SECONDS; `now` is a monotonic clock."""
+        if not self._doorbells_lie() or self._family.idle_seconds() < STUCK_SECONDS:
+            self._lying_since = None
+            return False
+        self._lying_since = self._lying_since if self._lying_since is not None else now
+        return now - self._lying_since >= STUCK_SECONDS
+
+    def _doorbells_lie(self) -> bool:
+        try:
+            return any(self._client.llen(queue) > 0 for queue in self._queues)
+        except (redis.RedisError, OSError):
+            return False
+
+
+def end_family() -> None:
+    """End this worker at once, its children first: what they hold is claimed by others."""
+    for child in active_children():
+        if child.pid is not None:
+            os.kill(child.pid, signal.SIGKILL)
+    os._exit(1)
