@@ -51,11 +51,13 @@ def answer_batch(graph: Graph, request: Request, now: float, answered_at: float)
         headers = () if usage is None else (usage.header(),)
         return Answer(error.status, error.body(graph.trace()), version, error.name, "batch", page_id, headers)
     with_headers = request.params.get("include_headers", "true").lower() not in ("false", "0")
-    texts = [_item(graph, item, request, now, answered_at, with_headers) for item in items]
+    sent_wrongly = fault if fault is not None and fault.name in TRANSPORT else None
+    lost = sent_wrongly.name if sent_wrongly else ""
+    answers = [_answer(graph, item, request, now, answered_at, lost) for item in items]
+    texts = ["null" if answer is None else _text(answer, with_headers) for answer in answers]
     headers = ()
     if graph.config.usage_on_batch:
         headers = ((graph.meters.user(now) if page_id is None else graph.meters.page(page_id, now)).header(),)
-    sent_wrongly = fault if fault is not None and fault.name in TRANSPORT else None
     return Answer(200, f"[{','.join(texts)}]", version, "200", "batch", page_id, headers, sent_wrongly)
 
 
@@ -71,18 +73,20 @@ def _items(text: str) -> list[object]:
     return items
 
 
-def _item(
-    graph: Graph, item: object, outer: Request, now: float, answered_at: float, with_headers: bool
-) -> str:
-    """One item's answer as JSON text."""
+def _answer(
+    graph: Graph, item: object, outer: Request, now: float, answered_at: float, lost: str
+) -> Answer | None:
+    """One item's answer; None where it does not come in time."""
     if not isinstance(item, dict):
-        return "null"
-    answer = graph.call(_inner(item, outer), now, answered_at)
-    fault = answer.fault
-    if fault is not None and fault.name in _NEVER_CAME:
-        return "null"
-    if fault is not None:
-        answer = spoil(answer, fault, graph.trace())
+        return None
+    answer = graph.call(_inner(item, outer), now, answered_at, lost)
+    if answer.fault is None:
+        return answer
+    return None if answer.fault.name in _NEVER_CAME else spoil(answer, answer.fault, graph.trace())
+
+
+def _text(answer: Answer, with_headers: bool) -> str:
+    """One item's answer as JSON."""
     headers = f'"headers":{_headers(answer.version, answer.headers)},' if with_headers else ""
     return f'{{"code":{answer.status},{headers}"body":{quote_json(answer.body)}}}'
 

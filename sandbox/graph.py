@@ -41,8 +41,9 @@ class Graph:
         self.meters = Meters(world, config)
         self._answers = 0
 
-    def call(self, request: Request, now: float, answered_at: float) -> Answer:
-        """Answer one call. `answered_at` is when the answer will go out."""
+    def call(self, request: Request, now: float, answered_at: float, lost: str = "") -> Answer:
+        """Answer one call. `answered_at` is when the answer will go out; `lost` names the fault of the batch that
+        will keep it from arriving."""
         version, parts = split_path(request.path)
         asked = Asked("other", None)
         page_id: str | None = None
@@ -68,8 +69,7 @@ class Graph:
             if fault is not None and fault.name in THROTTLES:
                 usage = throttled(fault, page_id)
         sent_wrongly = fault if fault is not None and fault.name in _SENT_WRONGLY else None
-        if sent_wrongly is not None:
-            result = sent_wrongly.name
+        result = lost or (result if sent_wrongly is None else sent_wrongly.name)
         self.journal.called(page_id, asked.kind, result)
         if isinstance(asked.node, Lead):
             self.journal.lead_read(asked.node.leadgen_id, result, answered_at)

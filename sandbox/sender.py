@@ -138,11 +138,6 @@ class Sender:
         now = time.time()
         body = delivery_body(changes, int(now))
         leads = tuple(change.lead for change in changes if change.lead is not None and change.what == "lead")
-        for lead in leads:
-            record = self._journal.lead(lead.leadgen_id)
-            record.pings += 1
-            if record.pinged_at is None:
-                record.pinged_at = now
         self.progress.deliveries += 1
         self.progress.announced += len(changes)
         self.progress.pending += 1
@@ -153,6 +148,12 @@ class Sender:
         self, session: aiohttp.ClientSession, run: Run, delivery: _Delivery, slots: asyncio.Semaphore
     ) -> None:
         """Send until accepted; the slot is held only while a request is out."""
+        now = time.time()
+        for lead in delivery.leads:
+            record = self._journal.lead(lead.leadgen_id)
+            record.pings += 1
+            if record.pinged_at is None:
+                record.pinged_at = now
         while True:
             try:
                 accepted = await self._attempt(session, run, delivery)

@@ -41,7 +41,9 @@ def proof(app_secret: str, token: str, proof_time: str = "") -> str:
 
 def proof_holds(app_secret: str, token: str, given: str, proof_time: str, now: float) -> bool:
     """Whether `given` is the proof of `token`, and not too old where it has a time."""
-    if proof_time and not (proof_time.isdigit() and abs(now - int(proof_time)) <= PROOF_LIFE_SECONDS):
+    if proof_time and not (
+        proof_time.isascii() and proof_time.isdigit() and abs(now - int(proof_time)) <= PROOF_LIFE_SECONDS
+    ):
         return False
     return hmac.compare_digest(
         proof(app_secret, token, proof_time).encode(), given.encode("utf-8", "replace")

@@ -1,0 +1,71 @@
+"""`python -m sandbox` as a process of its own."""
+
+import signal
+import socket
+import subprocess
+import sys
+import threading
+
+import pytest
+import requests
+
+
+def started(*words: str) -> tuple[subprocess.Popen[str], str]:
+    """A sandbox process that listens, and its URL."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sandbox", "port=0", *words], stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "sandbox_listening" in line:
+            return process, line.split("url=")[1].strip()
+    raise AssertionError("the sandbox did not start")
+
+
+def broken_off(url: str) -> None:
+    """Ask, and expect to be cut off."""
+    with pytest.raises(requests.ConnectionError):
+        requests.get(url, timeout=60)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_even_with_answers_held(number: signal.Signals) -> None:
+    """SIGTERM and SIGINT end the process cleanly within seconds, though an answer is held and a delivery waits."""
+    process, url = started(
+        'faults={"class": "timeout", "hold_seconds": 600}', "webhook_url=http://127.0.0.1:9/"
+    )
+    try:
+        requests.post(f"{url}/sandbox/send", data='{"count": 3}', timeout=10)
+        token = next(iter(requests.get(f"{url}/sandbox/tokens", timeout=10).json().values()))
+        held = threading.Thread(target=broken_off, args=(f"{url}/me?access_token={token}",))
+        held.start()
+        while not requests.get(f"{url}/sandbox/calls", timeout=10).json()["calls"]:
+            pass
+        process.send_signal(number)
+        _, log = process.communicate(timeout=10)
+        held.join(10)
+    finally:
+        process.kill()
+    assert process.returncode == 0
+    assert "sandbox_stopped" in log
+    assert "Traceback" not in log
+    assert token not in log
+
+
+def test_a_bad_setting_is_told_and_nothing_starts() -> None:
+    """A setting that does not exist ends the process with a sentence."""
+    done = subprocess.run(
+        [sys.executable, "-m", "sandbox", "prot=1"], capture_output=True, text=True, timeout=30
+    )
+    assert done.returncode == 1
+    assert "prot: no such setting" in done.stderr
+
+
+def test_a_port_that_is_taken_is_an_error() -> None:
+    """The process fails where it cannot listen, instead of serving nobody."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = subprocess.run(
+            [sys.executable, "-m", "sandbox", f"port={port}"], capture_output=True, text=True, timeout=30
+        )
+    assert done.returncode != 0

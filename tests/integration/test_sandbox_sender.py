@@ -1,0 +1,151 @@
+"""The webhook sender against a receiver that answers as the test wants."""
+
+import hashlib
+import hmac
+import json
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+import requests
+
+from tests.fakes.sandboxes import Served, serving
+
+
+@dataclass
+class Receiver:
+    """Keeps every delivery and answers with the statuses it is given, then 200."""
+
+    statuses: list[int] = field(default_factory=list)
+    deliveries: list[tuple[bytes, str]] = field(default_factory=list)
+    arrived: threading.Condition = field(default_factory=threading.Condition)
+    url: str = ""
+
+    def take(self, body: bytes, signature: str) -> int:
+        with self.arrived:
+            self.deliveries.append((body, signature))
+            self.arrived.notify_all()
+            return self.statuses.pop(0) if self.statuses else 200
+
+    def leads(self) -> list[str]:
+        changes = [
+            change
+            for body, _ in self.deliveries
+            for entry in json.loads(body)["entry"]
+            for change in entry.get("changes", [])
+        ]
+        return [str(change["value"]["leadgen_id"]) for change in changes if change["field"] == "leadgen"]
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    """A receiver on a free port."""
+    kept = Receiver()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(kept.take(body, self.headers["X-Hub-Signature-256"]))
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    kept.url = f"http://127.0.0.1:{server.server_port}/webhook"
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield kept
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def served(receiver: Receiver) -> Iterator[Served]:
+    """A sandbox that delivers to the receiver, its 36 hours compressed to two seconds."""
+    with serving(leads=0, webhook_url=receiver.url, redelivery_span_seconds=2.0) as served:
+        yield served
+
+
+def send(
+    served: Served, receiver: Receiver, until: Callable[[dict[str, Any]], bool], **order: Any
+) -> dict[str, Any]:
+    """Order a run, and wait for its progress to be as wanted."""
+    assert requests.post(f"{served.url}/sandbox/send", json=order, timeout=10).status_code == 202
+    for _ in range(400):
+        progress: dict[str, Any] = requests.get(f"{served.url}/sandbox/send", timeout=10).json()
+        if until(progress):
+            return progress
+        with receiver.arrived:
+            receiver.arrived.wait(0.05)
+    raise AssertionError(progress)
+
+
+def done(progress: dict[str, Any]) -> bool:
+    return bool(progress["deliveries"]) and not progress["running"]
+
+
+def test_a_run_announces_its_leads_signed(served: Served, receiver: Receiver) -> None:
+    """Every lead of a run is made, announced with its duplicates, and signed with the app secret."""
+    progress = send(
+        served,
+        receiver,
+        done,
+        count=200,
+        batch=7,
+        vary_batch=True,
+        duplicates=0.5,
+        reorder=True,
+        variants=True,
+        sample_pings=2,
+        updates=3,
+    )
+    secret = served.sandbox.config.app_secret.encode()
+    for body, signature in receiver.deliveries:
+        assert signature == "sha256=" + hmac.new(secret, body, hashlib.sha256).hexdigest()
+    real = [leadgen_id for leadgen_id in receiver.leads() if leadgen_id != "444444444444"]
+    assert set(real) == {served.sandbox.world.lead(number).leadgen_id for number in range(200)}
+    assert len(real) == 300
+    assert (progress["created"], progress["accepted"], progress["failed"]) == (200, progress["deliveries"], 0)
+
+
+def test_a_refused_delivery_comes_again_unchanged(served: Served, receiver: Receiver) -> None:
+    """What is not answered with 200 is sent again, byte for byte, until it is."""
+    receiver.statuses = [503, 500, 302, 204]
+    progress = send(served, receiver, done, count=1)
+    assert (progress["attempts"], progress["accepted"], progress["failed"]) == (5, 1, 4)
+    assert len(set(receiver.deliveries)) == 1
+    record = requests.get(f"{served.url}/sandbox/leads/{receiver.leads()[0]}", timeout=10).json()
+    assert record["pinged_at"] < record["accepted_at"]
+
+
+def test_a_delivery_is_given_up_when_its_schedule_is_over(served: Served, receiver: Receiver) -> None:
+    """After the compressed 36 hours a delivery that nobody took is dropped."""
+    receiver.statuses = [503] * 12
+    progress = send(served, receiver, done, count=1)
+    assert (progress["attempts"], progress["given_up"], progress["accepted"]) == (12, 1, 0)
+
+
+def test_waiting_redeliveries_hold_up_nothing(served: Served, receiver: Receiver) -> None:
+    """Deliveries that wait for their next try leave the way free for the others."""
+    receiver.statuses = [503] * 30
+    progress = send(served, receiver, done, count=60, concurrency=2)
+    assert progress["accepted"] == 60
+    assert set(receiver.leads()) == {served.sandbox.world.lead(number).leadgen_id for number in range(60)}
+
+
+def test_a_receiver_that_is_not_there_is_tried_again(served: Served, receiver: Receiver) -> None:
+    """A refused connection counts as a failed attempt, and DELETE ends a run."""
+    progress = send(
+        served, receiver, lambda now: now["attempts"] >= 2, count=1, url="http://127.0.0.1:9/webhook"
+    )
+    assert progress["redeliveries_pending"] <= 1
+    assert "200" not in progress["statuses"]
+    stopped = requests.delete(f"{served.url}/sandbox/send", timeout=10).json()
+    assert stopped["running"] == 0
