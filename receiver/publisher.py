@@ -95,8 +95,7 @@ class Publisher:
         self._flushed_at = clock()
 
     def publish(self, delivery: Delivery) -> None:
-        """Put all of `delivery` into the stream, or raise QueueUnavailable. Wakes a worker where none
-        listens."""
+        """Put all of `delivery` into the stream, or raise QueueUnavailable. Wakes a worker if none listens."""
         self.check()
         counts = self._tally.take()
         try:
@@ -112,8 +111,7 @@ class Publisher:
             self._ring()
 
     def count(self, verdict: Verdict) -> None:
-        """Count a refusal in memory; at most every few seconds that costs a write, at most every minute a
-        line."""
+        """Count a refusal in memory: a write at most every few seconds, a line at most every minute."""
         self._tally.add(verdict)
         if verdict is not Verdict.QUEUE_UNAVAILABLE:
             self._quietly.warning(verdict.value)
@@ -127,7 +125,8 @@ class Publisher:
         fresh = self._clock() - self._looked_at < CONDITION_HOLDS_SECONDS
         if not fresh or self._length > self._limits.entries:
             self._look_again()
-        why = refusal(self._condition, self._limits) if self._condition else None
+        condition = self._condition
+        why = refusal(condition, self._limits) if condition else None
         if why is not None:
             self._quietly.warning("queue_unavailable", why=why)
             raise QueueUnavailable(why)
@@ -138,18 +137,20 @@ class Publisher:
         self._client.close()
 
     def _look_again(self) -> None:
-        # One thread looks; where there is a last condition the others go by it rather than wait.
-        if not self._looking.acquire(blocking=self._condition is None):
+        # One thread looks while the others go by the last condition; where there is none each looks for
+        # itself, since waiting in line for a silent Redis would add up.
+        mine = self._looking.acquire(blocking=False)
+        if not mine and self._condition is not None:
             return
         try:
-            self._condition = self._look(self._client)
+            seen = self._look(self._client)
         except redis.RedisError as error:
             raise self._unavailable(error) from None
         finally:
-            self._looking.release()
-        self._looked_at = self._clock()
-        self._length = self._condition.length
-        self._warn_of_risks(risks(self._condition))
+            if mine:
+                self._looking.release()
+        self._condition, self._looked_at, self._length = seen, self._clock(), seen.length
+        self._warn_of_risks(risks(seen))
 
     def _warn_of_risks(self, found: tuple[str, ...]) -> None:
         if found != self._risks:
@@ -160,6 +161,7 @@ class Publisher:
                 _log.info("queue_safe_again")
 
     def _unavailable(self, error: redis.RedisError) -> QueueUnavailable:
+        self._condition, self._looked_at = None, float("-inf")
         self._quietly.warning("queue_unavailable", why=type(error).__name__)
         return QueueUnavailable("queue unavailable")
 

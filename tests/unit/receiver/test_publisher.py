@@ -179,6 +179,18 @@ def test_redis_is_looked_at_once_a_second(world: World) -> None:
     assert world.looks == 2
 
 
+def test_readiness_follows_the_first_failure(world: World) -> None:
+    """After Redis failed a delivery its last good look counts for nothing, and a good one restores it."""
+    world.publisher.publish(delivery("1"))
+    world.server.connected = False
+    with pytest.raises(QueueUnavailable):
+        world.publisher.publish(delivery("2"))
+    with pytest.raises(QueueUnavailable):
+        world.publisher.check()
+    world.server.connected = True
+    world.publisher.check()
+
+
 def test_strangers_cost_no_write_each(world: World) -> None:
     """Refusals are counted in memory and written together, at most once every few seconds."""
     for _ in range(50):
