@@ -78,7 +78,7 @@ def run(*, leads: int, latency: float, keep: Path | None, console: Console) -> i
         try:
             with _running(folder, latency, log_file, held, console) as (settings, sandbox_url):
                 verdict = _send_and_watch(settings, sandbox_url, leads, console)
-                _print_verdict(verdict, _get(f"{sandbox_url}/sandbox/calls"), latency, console)
+                _print_verdict(verdict, get_json(f"{sandbox_url}/sandbox/calls"), latency, console)
         except (StartFailed, LeadSyncError, OSError) as error:
             console.print(f"[red]the demo could not run:[/] {error}")
             _print_tail(log_path, console)
@@ -122,7 +122,7 @@ def _running(
         try:
             supervisor.wait_ready(120)
             migrate(stack.database_url)
-            tokens_file.write_text(json.dumps(_get(f"{sandbox_url}/sandbox/tokens")))
+            tokens_file.write_text(json.dumps(get_json(f"{sandbox_url}/sandbox/tokens")))
             tokens_file.chmod(0o600)
             remember(stack, folder)
             asyncio.run(_workers_look(_with_servers(settings, stack)))
@@ -187,7 +187,7 @@ def _send_and_watch(settings: Settings, sandbox_url: str, leads: int, console: C
         "other_fields": 1,
         "variants": ["strings", "integers"],
     }
-    _post(f"{sandbox_url}/sandbox/send", order)
+    post_json(f"{sandbox_url}/sandbox/send", order)
     asyncio.run(_watch(settings, sandbox_url, leads, console))
     return asyncio.run(_judge(settings, sandbox_url, since))
 
@@ -201,7 +201,7 @@ async def _watch(settings: Settings, sandbox_url: str, leads: int, console: Cons
             landed = progress.add_task("rows in Postgres", total=leads)
             stored, moved_at = 0, time.monotonic()
             while time.monotonic() - moved_at < PATIENCE_SECONDS:
-                told = await asyncio.to_thread(_get, f"{sandbox_url}/sandbox/send")
+                told = await asyncio.to_thread(get_json, f"{sandbox_url}/sandbox/send")
                 counts = await store.counts()
                 count = sum(row["count"] for row in counts if row["state"] == "stored")
                 if count > stored:
@@ -214,7 +214,7 @@ async def _watch(settings: Settings, sandbox_url: str, leads: int, console: Cons
 
 
 async def _judge(settings: Settings, sandbox_url: str, since: datetime) -> Verdict:
-    truth = {lead["id"]: lead for lead in await asyncio.to_thread(_lines, f"{sandbox_url}/sandbox/truth")}
+    truth = {lead["id"]: lead for lead in await asyncio.to_thread(get_lines, f"{sandbox_url}/sandbox/truth")}
     async with open_store(settings) as store:
         ids = sorted(truth)
         rows = [
@@ -293,17 +293,20 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _get(url: str) -> Any:
+def get_json(url: str) -> Any:
+    """The JSON that a control route of the sandbox answers."""
     with urllib.request.urlopen(url, timeout=30) as response:
         return json.load(response)
 
 
-def _post(url: str, body: Mapping[str, object]) -> Any:
+def post_json(url: str, body: Mapping[str, object]) -> Any:
+    """The JSON that a control route of the sandbox answers to an order."""
     request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=30) as response:
         return json.load(response)
 
 
-def _lines(url: str) -> list[Any]:
+def get_lines(url: str) -> list[Any]:
+    """The JSON lines of a control route of the sandbox."""
     with urllib.request.urlopen(url, timeout=300) as response:
         return [json.loads(line) for line in response]

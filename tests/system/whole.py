@@ -1,0 +1,197 @@
+"""A whole leadsync and a sandbox in real processes, for tests: settings -> a running stack to send to and to ask.
+
+It judges nothing. Every instance has servers, ports and a data directory of its own, and leaves nothing behind.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tests.servers import short_folder
+from worker.demo import differences, get_json, get_lines, post_json
+from worker.runtime import open_store, open_stream
+from worker.settings import Settings, environment, read_settings
+from worker.stack import answers, build_stack
+from worker.store.leads import LeadStore, Row
+from worker.store.migrate import migrate
+from worker.stream import LeadStream
+from worker.supervisor import SERVERS, ProcessSpec, Supervisor
+
+T = TypeVar("T")
+
+APP_SECRET = "whole_app_secret"
+VERIFY_TOKEN = "whole_verify_token"
+
+
+class Whole:
+    """The running stack."""
+
+    def __init__(
+        self, settings: Settings, supervisor: Supervisor, sandbox_url: str, folder: Path, webhook: str
+    ) -> None:
+        self.settings = settings
+        self.supervisor = supervisor
+        self.sandbox_url = sandbox_url
+        self.folder = folder
+        self.webhook_url = webhook
+
+    def send(self, **order: object) -> None:
+        """Let the sandbox make leads and announce them."""
+        post_json(f"{self.sandbox_url}/sandbox/send", order)
+
+    def post(self, path: str, body: Mapping[str, object] | list[Any]) -> Any:
+        """Give a control route of the sandbox an order."""
+        return post_json(f"{self.sandbox_url}/sandbox/{path}", body)  # type: ignore[arg-type]
+
+    def get(self, path: str) -> Any:
+        """Ask a control route of the sandbox."""
+        return get_json(f"{self.sandbox_url}/sandbox/{path}")
+
+    def truth(self) -> dict[str, Any]:
+        """Every lead as Graph holds it, by id."""
+        return {lead["id"]: lead for lead in get_lines(f"{self.sandbox_url}/sandbox/truth")}
+
+    def ask_store(self, question: Callable[[LeadStore], Awaitable[T]]) -> T:
+        """Ask the rows."""
+
+        async def ask() -> T:
+            async with open_store(self.settings) as store:
+                return await question(store)
+
+        return asyncio.run(ask())
+
+    def ask_stream(self, question: Callable[[LeadStream], Awaitable[T]]) -> T:
+        """Ask Redis."""
+
+        async def ask() -> T:
+            async with open_stream(self.settings) as stream:
+                return await question(stream)
+
+        return asyncio.run(ask())
+
+    def states(self) -> dict[str, int]:
+        """Rows by `state` or `state reason`."""
+        rows = self.ask_store(lambda store: store.counts())
+        return {" ".join(filter(None, (row["state"], row["reason"]))): row["count"] for row in rows}
+
+    def rows(self, leadgen_ids: list[str]) -> list[Row]:
+        """These stored leads."""
+        ids = sorted(leadgen_ids)
+        parts = [ids[start : start + 2_000] for start in range(0, len(ids), 2_000)]
+        return [row for part in parts for row in self.ask_store(lambda store, part=part: store.stored(part))]  # type: ignore[misc]
+
+    def differing(self) -> dict[str, tuple[str, ...]]:
+        """Leads of the truth that are no row (`missing`) or a row that differs, with the fields that do."""
+        truth = self.truth()
+        rows = {row["leadgen_id"]: row for row in self.rows(list(truth))}
+        found = {i: differences(truth[i], rows[i]) if i in rows else ("missing",) for i in truth}
+        return {i: fields for i, fields in found.items() if fields}
+
+    def wait_for(self, reached: Callable[[], bool], seconds: float) -> bool:
+        """Whether `reached` comes true in time; neighbours that are away for the moment are waited for."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            with contextlib.suppress(Exception):
+                if reached():
+                    return True
+            time.sleep(0.2)
+        return False
+
+    def all_stored(self, leads: int) -> bool:
+        """Everything is sent, stored, acknowledged, and nothing waits."""
+        told = self.get("send")
+        states = self.states()
+        idle = not told["running"] and not told["pending"]
+        return idle and states == {"stored": leads} and self.ask_stream(lambda stream: stream.length()) == 0
+
+    def pid(self, name: str) -> int | None:
+        """The process of that name, while it runs."""
+        return self.supervisor.pids().get(name)
+
+    def children(self, name: str) -> list[int]:
+        """Its child processes."""
+        pid = self.pid(name)
+        if pid is None:
+            return []
+        with contextlib.suppress(OSError):
+            return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        return []
+
+    def kill(self, pid: int | None, number: signal.Signals = signal.SIGKILL) -> bool:
+        """Send a signal; false where nobody was there."""
+        if pid is None:
+            return False
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            return False
+        return True
+
+    def log(self) -> str:
+        """What all processes have written."""
+        return (self.folder / "whole.log").read_text(errors="replace")
+
+
+@contextmanager
+def whole(
+    *, sandbox: Mapping[str, object] | None = None, env: Mapping[str, str] | None = None
+) -> Iterator[Whole]:
+    """Start it all; end it all. `sandbox` adds sandbox settings, `env` variables."""
+    sandbox_port, receiver_port = _free_port(), _free_port()
+    sandbox_url = f"http://127.0.0.1:{sandbox_port}"
+    with ExitStack() as held:
+        folder = held.enter_context(short_folder())
+        tokens_file = folder / "page_tokens.json"
+        variables = {
+            "META_APP_SECRET": APP_SECRET,
+            "META_VERIFY_TOKEN": VERIFY_TOKEN,
+            "GRAPH_URL": sandbox_url,
+            "PAGE_TOKENS_FILE": str(tokens_file),
+            "RECEIVER_PORT": str(receiver_port),
+            **(env or {}),
+        }
+        settings = replace(read_settings(), database_url="", redis_url="")
+        stack = build_stack(settings, folder, held=held, extra=variables)
+        words = {
+            "port": sandbox_port,
+            "app_secret": APP_SECRET,
+            "verify_token": VERIFY_TOKEN,
+            "webhook_url": stack.webhook_url,
+            "leads": 0,
+            "require_proof": 1,
+            **(sandbox or {}),
+        }
+        spec = ProcessSpec(
+            "sandbox",
+            (sys.executable, "-m", "sandbox", *(f"{name}={value}" for name, value in words.items())),
+            env=environment(),
+            order=SERVERS,
+            is_ready=lambda: answers(f"{sandbox_url}/sandbox/health"),
+        )
+        output = held.enter_context((folder / "whole.log").open("w"))
+        supervisor = Supervisor((spec, *stack.specs), output=output)
+        supervisor.start()
+        try:
+            supervisor.wait_ready(120)
+            tokens_file.write_text(json.dumps(get_json(f"{sandbox_url}/sandbox/tokens")))
+            migrate(stack.database_url)
+            running = replace(settings, database_url=stack.database_url, redis_url=stack.redis_url)
+            yield Whole(running, supervisor, sandbox_url, folder, stack.webhook_url)
+        finally:
+            supervisor.stop()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
