@@ -49,6 +49,7 @@ def routes(sandbox: Sandbox) -> list[web.RouteDef]:
         web.post("/sandbox/send", it.send),
         web.get("/sandbox/send", it.progress),
         web.delete("/sandbox/send", it.stop_sending),
+        web.post("/sandbox/verify", it.verify),
         web.route("*", "/sandbox/redirected", it.redirected),
     ]
 
@@ -170,6 +171,11 @@ class _Control:
     async def stop_sending(self, http: web.Request) -> web.Response:
         await self._sandbox.sender.stop()
         return await self.progress(http)
+
+    async def verify(self, http: web.Request) -> web.Response:
+        url = (await _body(http)).get("url", self._sandbox.config.webhook_url)
+        status, verified = await self._sandbox.sender.verify(str(url))
+        return _json({"verified": verified, "status": status})
 
     async def redirected(self, _: web.Request) -> web.Response:
         self._sandbox.journal.redirects_followed += 1

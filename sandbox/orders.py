@@ -45,7 +45,7 @@ def set_limits(sandbox: Sandbox, order: Mapping[str, object], now: float) -> Non
             sandbox.graph.meters.preset(page_id, used, now)
 
 
-_RUN_KEYS: Final = {
+RUN_KEYS: Final = {
     "count", "page", "pages", "forms", "kind", "created_time", "age_seconds", "visible_in", "leads", "batch",
     "vary_batch", "duplicates", "reorder", "variants", "sample_pings", "updates", "other_fields",
     "changed_fields", "rate", "concurrency", "url", "secret", "seed",
@@ -54,7 +54,7 @@ _RUN_KEYS: Final = {
 
 def run_from(sandbox: Sandbox, order: Mapping[str, object]) -> Run:
     """The run that the order asks for; its leads are made while it goes."""
-    _only(order, _RUN_KEYS)
+    _only(order, RUN_KEYS)
     config = sandbox.config
     leads = _known_leads(sandbox, order)
     make: Callable[[int], Lead] = leads.__getitem__ if leads else _maker(sandbox, order)

@@ -86,6 +86,25 @@ class Sender:
         self._tasks.add(task)
         task.add_done_callback(self._ended)
 
+    async def verify(self, url: str) -> tuple[str, bool]:
+        """The subscription handshake: the status that came back, and whether the challenge was echoed."""
+        challenge = str(time.time_ns())
+        params = {
+            "hub.mode": "subscribe",
+            "hub.challenge": challenge,
+            "hub.verify_token": self._config.verify_token,
+        }
+        timeout = aiohttp.ClientTimeout(total=self._config.delivery_timeout_seconds)
+        try:
+            async with (
+                aiohttp.ClientSession(timeout=timeout) as session,
+                session.get(url, params=params, allow_redirects=False) as response,
+            ):
+                echoed = (await response.content.read(1_024)).decode("utf-8", "replace") == challenge
+                return str(response.status), response.status == 200 and echoed
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            return type(error).__name__, False
+
     async def stop(self) -> None:
         """Give up everything that is under way."""
         tasks = list(self._tasks)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import requests
@@ -53,6 +54,15 @@ def receiver() -> Iterator[Receiver]:
             self.send_response(kept.take(body, self.headers["X-Hub-Signature-256"]))
             self.send_header("Content-Length", "0")
             self.end_headers()
+
+        def do_GET(self) -> None:
+            query = parse_qs(urlsplit(self.path).query)
+            right = query["hub.verify_token"] == ["sandbox_verify_token"]
+            body = query["hub.challenge"][0].encode() if right and "echo" in self.path else b""
+            self.send_response(200 if right else 403)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
 
         def log_message(self, format: str, *args: Any) -> None:
             pass
@@ -149,3 +159,14 @@ def test_a_receiver_that_is_not_there_is_tried_again(served: Served, receiver: R
     assert "200" not in progress["statuses"]
     stopped = requests.delete(f"{served.url}/sandbox/send", timeout=10).json()
     assert stopped["running"] == 0
+
+
+def test_the_handshake_is_done_as_meta_does_it(served: Served, receiver: Receiver) -> None:
+    """POST /sandbox/verify asks the receiver to echo a challenge, and says whether it did."""
+
+    def verify(url: str) -> Any:
+        return requests.post(f"{served.url}/sandbox/verify", json={"url": url}, timeout=10).json()
+
+    assert verify(f"{receiver.url}/echo") == {"verified": True, "status": "200"}
+    assert verify(receiver.url) == {"verified": False, "status": "200"}
+    assert verify("http://127.0.0.1:9/")["verified"] is False
