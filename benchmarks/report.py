@@ -1,0 +1,138 @@
+"""Measured values -> medians with their spread, ratios of pairs, tables for a person, JSON for a program.
+
+It measures nothing. Invariant: a ratio is taken within each pair and the median over the pairs, never the ratio of
+two medians, so that whatever slowed the machine for a while slowed both sides of it.
+"""
+
+import json
+import math
+import os
+import platform
+import statistics
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.processes import Spent
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+_PACKAGES: Final = ("celery", "kombu", "redis", "aiohttp", "psycopg", "requests", "flask")
+FULL_MACHINE: Final = 0.9
+"""From this share of all cores on, rates are the machine's limit rather than the program's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Several measurements of one thing."""
+
+    median: float
+    low: float
+    high: float
+    of: int
+
+    @classmethod
+    def over(cls, values: Iterable[float]) -> "Spread":
+        """The spread of these values, one at least."""
+        measured = list(values)
+        return cls(statistics.median(measured), min(measured), max(measured), len(measured))
+
+    def show(self, digits: int = 0, unit: str = "") -> str:
+        """`median (low-high)`."""
+        median, low, high = (f"{value:,.{digits}f}" for value in (self.median, self.low, self.high))
+        return f"{median}{unit} ({low}-{high})"
+
+
+def ratio(ours: Sequence[float], theirs: Sequence[float]) -> Spread:
+    """How many times theirs ours is, pair by pair."""
+    return Spread.over(our / their for our, their in zip(ours, theirs, strict=True))
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The smallest value that `share` of the values do not exceed."""
+    return sorted(values)[max(0, math.ceil(len(values) * share) - 1)]
+
+
+def machine() -> dict[str, Any]:
+    """What a figure must be read with: the machine, versions, commit, load from elsewhere."""
+    return {
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "cores": os.cpu_count(),
+        "processor": _processor(),
+        "python": platform.python_version(),
+        "load_average_before": os.getloadavg()[0],
+        "commit": _commit(),
+        **{name: version(name) for name in _PACKAGES},
+    }
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def _commit() -> str:
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def print_machine(about: Mapping[str, Any], console: Console) -> None:
+    """One line, so that no figure stands alone."""
+    console.print(
+        f"[dim]{about['processor']}, {about['cores']} cores, load {about['load_average_before']:.1f}; "
+        f"Python {about['python']}, Celery {about['celery']}, commit {about['commit']}"
+    )
+
+
+def shares(runs: Mapping[str, Sequence[Spent]], title: str = "Cores kept busy") -> Table:
+    """A table of who used the CPU while what ran: the sandbox and the load generator must not be what is measured."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("while measured")
+    names = [name for spent in runs.values() for name in spent[0].by_name]
+    columns = list(dict.fromkeys(names))
+    for name in (*columns, "others on this machine"):
+        table.add_column(name, justify="right")
+    for label, spents in runs.items():
+        cells = [
+            f"{Spread.over(s.cores(name) for s in spents).median:.2f}" if name in spents[0].by_name else ""
+            for name in columns
+        ]
+        table.add_row(label, *cells, f"{Spread.over(s.others for s in spents).median:.2f}")
+    return table
+
+
+def remark_full_machine(runs: Mapping[str, Sequence[Spent]], console: Console) -> None:
+    """Say where the machine itself was the limit."""
+    cores = os.cpu_count() or 1
+    for label, spents in runs.items():
+        busy = Spread.over(s.machine / s.seconds for s in spents).median
+        if busy > FULL_MACHINE * cores:
+            console.print(
+                f"[yellow]{label}: {busy:.1f} of {cores} cores were busy, so its leads/s are the machine's limit, "
+                "which it shares with sandbox and servers[/]; CPU seconds are not affected"
+            )
+
+
+def spent_as_json(spents: Iterable[Spent]) -> list[dict[str, Any]]:
+    """For the JSON file."""
+    return [asdict(spent) | {"others_cores": spent.others} for spent in spents]
+
+
+def write_json(path: Path | None, name: str, about: Mapping[str, Any], figures: Mapping[str, Any]) -> None:
+    """Write the figures to `path`, if there is one."""
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(
+            json.dumps({"benchmark": name, "machine": about, **figures}, indent=1, default=str) + "\n"
+        )
