@@ -6,9 +6,11 @@ https://docs.celeryq.dev/en/stable/userguide/configuration.html
 
 import socket
 import sys
+import warnings
 from typing import Any, Final, NoReturn
 
 from celery import Celery
+from celery.platforms import SecurityWarning
 from celery.signals import setup_logging
 
 from worker import logs
@@ -74,6 +76,8 @@ def send(app: Celery, task: str, queue: str) -> None:
 def run_worker(app: Celery, settings: Settings, queues: tuple[str, ...]) -> NoReturn:
     """Work on `queues` until SIGTERM; then exits."""
     _keep_our_logs(settings)
+    # Celery warns root of pickled messages; ours are JSON and nothing else is accepted.
+    warnings.filterwarnings("ignore", category=SecurityWarning)
     worker = app.Worker(
         hostname=f"{'+'.join(queues)}@{socket.gethostname()}",
         queues=list(queues),

@@ -17,7 +17,8 @@ class InFlight:
     """One reference that this process has taken up: from the stream (`entry_id`) or leased from a row (`turn`).
 
     `crashes`: how often it was taken up before and neither finished nor given back; that somebody died holding it
-    says nothing of this reference as long as it was held together with others.
+    says nothing of this reference as long as it was held together with others. `attempts` are failures for `reason`.
+    `in_part`: the lead is stored already, without its ad fields.
     """
 
     leadgen_id: str
@@ -31,6 +32,8 @@ class InFlight:
     turn: int | None = None
     source: str = "webhook"
     crashes: int = 0
+    reason: str | None = None
+    in_part: bool = False
 
     @classmethod
     def from_entry(cls, reference: LeadReference, entry_id: bytes, *, crashes: int = 0) -> "InFlight":

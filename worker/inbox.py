@@ -120,6 +120,6 @@ def _id(entry: Mapping[bytes, bytes], field: bytes) -> str:
 
 def _time(entry: Mapping[bytes, bytes], field: bytes) -> int:
     text = _text(entry, field)
-    if not (text.isdigit() and len(text) <= 16):
+    if not (text.isdigit() and len(text) <= 14):
         raise UnreadableEntry(f"stream entry field {field.decode()!r} is not a time")
     return int(text)

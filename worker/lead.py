@@ -87,8 +87,11 @@ class Lead:
             raise LeadMalformed(f"Graph's answer for lead {leadgen_id} is not an object")
         if _text(raw.get("id")) != leadgen_id:
             raise LeadMalformed(f"Graph's answer for lead {leadgen_id} carries another id")
-        cleaned = _is_dirty(raw)
-        answer: dict[str, Json] = _clean_object(raw) if cleaned else raw
+        try:
+            cleaned = _is_dirty(raw)
+            answer: dict[str, Json] = _clean_object(raw) if cleaned else raw
+        except RecursionError:
+            raise LeadMalformed(f"Graph's answer for lead {leadgen_id} is nested too deeply") from None
         extra = {name: value for name, value in answer.items() if name not in _KNOWN_FIELDS}
         texts = {name: _text(answer.get(name)) for name in TEXT_FIELDS}
         for name, text in texts.items():
@@ -175,7 +178,13 @@ def _is_dirty(raw: Mapping[str, object]) -> bool:
 
 
 def _clean_object(raw: Mapping[str, object]) -> dict[str, Json]:
-    return {_clean_text(name): _clean(value) for name, value in raw.items()}
+    cleaned: dict[str, Json] = {}
+    for name, value in raw.items():
+        key = _clean_text(name)
+        while key in cleaned:  # two names may become the same by cleaning, and neither is dropped
+            key += "\ufffd"
+        cleaned[key] = _clean(value)
+    return cleaned
 
 
 def _clean(value: object) -> Json:

@@ -7,7 +7,7 @@ exactly one outcome, and only Retry counts an attempt.
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from worker.errors import (
     Blocked,
@@ -38,10 +38,11 @@ class Snooze:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Failed, again at `at`; counts an attempt."""
+    """Failed, again at `at`; `attempts` counts this failure and those of the same reason right before it."""
 
     at: datetime
     reason: str
+    attempts: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,15 @@ class RetryPolicy:
     not_visible_for: float = 7_200.0
 
 
+IN_PART_AGAIN: Final = tuple(timedelta(hours=hours) for hours in (6, 24, 48, 96))
+"""When a lead that was read without its ad fields is asked for again, each time they are refused once more."""
+
+
+def full_reading(attempts: int, now: datetime) -> datetime | None:
+    """When to ask in full again for a lead whose ad fields were refused `attempts` times before; None: no more."""
+    return now + IN_PART_AGAIN[attempts] if attempts < len(IN_PART_AGAIN) else None
+
+
 def backoff(first: float, longest: float, attempts: int, dice: Callable[[], float]) -> timedelta:
     """Exponential with full jitter: between nothing and `first` doubled `attempts` times, at most `longest` seconds.
 
@@ -86,12 +96,18 @@ def outcome_of(
     error: LeadSyncError,
     *,
     attempts: int,
+    last_reason: str | None,
     waiting_since: datetime,
     now: datetime,
     policy: RetryPolicy,
     dice: Callable[[], float],
 ) -> Outcome:
-    """What `error` means for a reference that has failed `attempts` times and was first seen at `waiting_since`."""
+    """What `error` means for a reference that was first seen at `waiting_since`.
+
+    It has failed `attempts` times in a row for `last_reason`; a failure of another reason counts from one again, or
+    a lead that was invisible for an hour would die of the first time-out.
+    """
+    failed = attempts if last_reason in (None, error.reason) else 0
     match error:
         case Throttled():
             return Snooze(max(error.until, now), f"{error.reason}_{error.scope}")
@@ -100,16 +116,13 @@ def outcome_of(
         case NotVisibleYet():
             if now - waiting_since >= timedelta(seconds=policy.not_visible_for):
                 return DeadLetter(error.reason)
-            return Retry(
-                now + backoff(policy.not_visible_first, policy.not_visible_longest, attempts, dice),
-                error.reason,
-            )
+            pause = backoff(policy.not_visible_first, policy.not_visible_longest, failed, dice)
+            return Retry(now + pause, error.reason, failed + 1)
         case Unreadable():
             return DeadLetter(error.reason)
         case Transient() | TooMuchAsked():
-            if attempts + 1 >= policy.transient_attempts:
+            if failed + 1 >= policy.transient_attempts:
                 return DeadLetter(error.reason)
-            return Retry(
-                now + backoff(policy.transient_first, policy.transient_longest, attempts, dice), error.reason
-            )
+            pause = backoff(policy.transient_first, policy.transient_longest, failed, dice)
+            return Retry(now + pause, error.reason, failed + 1)
     raise TypeError(f"{type(error).__name__} says nothing about a reference")

@@ -6,6 +6,7 @@ exactly one outcome, whatever Graph does; no call is made without a grant.
 """
 
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Final, Protocol
@@ -26,7 +27,7 @@ from worker.errors import (
 )
 from worker.graph.wire import FULL_FIELDS, REDUCED_FIELDS, LeadsRead
 from worker.lead import Lead
-from worker.outcomes import Outcome, RetryPolicy, Snooze, Stored, outcome_of
+from worker.outcomes import DeadLetter, Outcome, Retry, RetryPolicy, Snooze, Stored, full_reading, outcome_of
 from worker.tokens import PageTokens
 
 log = structlog.get_logger("reading")
@@ -35,6 +36,9 @@ LEDGER_AGAIN: Final = timedelta(seconds=5)
 """When to ask again for a grant that the ledger could not be asked for."""
 REDUCED_FOR: Final = timedelta(hours=1)
 """How long a Page whose ad fields were refused is read with the reduced list before the full one is tried again."""
+REFUSALS_TO_REDUCE: Final = 3
+"""So many batches in a row refused whole: it is the Page, not one lead of another ad account."""
+AD_FIELDS_REFUSED: Final = "ad_fields_refused"
 UNANSWERED_AGAIN: Final = 2
 """How often an item that Graph left unanswered is asked again at once."""
 
@@ -72,13 +76,20 @@ class LeadReader:
         self._clock = clock
         self._dice = dice
         self._reduced_until: dict[str, datetime] = {}
+        self._refusals: Counter[str] = Counter()
 
     async def read(
         self, page_id: str, references: tuple[InFlight, ...], lane: Lane
     ) -> list[tuple[InFlight, Outcome]]:
         """An outcome for each of these references of `page_id`, at most 50."""
         try:
-            return await self._ask(page_id, references, self._fields(page_id), lane, UNANSWERED_AGAIN)
+            fields = self._fields(page_id)
+            kept: list[tuple[InFlight, Outcome]] = []
+            if fields is REDUCED_FIELDS:
+                until = self._reduced_until[page_id]
+                kept = [(r, Snooze(until, AD_FIELDS_REFUSED)) for r in references if r.in_part]
+                references = tuple(r for r in references if not r.in_part)
+            return kept + await self._ask(page_id, references, fields, lane, UNANSWERED_AGAIN)
         except Exception as error:
             # A fault of ours must not take the drain down with it. Only its type is told: its text may quote a lead.
             log.error(
@@ -158,14 +169,28 @@ class LeadReader:
     ) -> list[tuple[InFlight, Outcome]]:
         """The full list was refused: it may be the ad fields only.
 
-        Where it was refused for the `whole` batch, the Page is read with the reduced list for a while.
+        Where it was refused for whole batches one after the other, the Page is read with the reduced list for a
+        while. Who is stored in part already has nothing to gain from that list.
         """
-        settled = await self._ask(page_id, references, REDUCED_FIELDS, lane, again)
+        settled: list[tuple[InFlight, Outcome]] = [
+            (r, self._still_in_part(r)) for r in references if r.in_part
+        ]
+        rest = tuple(r for r in references if not r.in_part)
+        settled += await self._ask(page_id, rest, REDUCED_FIELDS, lane, again)
         if whole and any(isinstance(outcome, Stored) for _, outcome in settled):
-            if page_id not in self._reduced_until:
+            self._refusals[page_id] += 1
+            if self._refusals[page_id] >= REFUSALS_TO_REDUCE:
                 log.warning("ad_fields_refused", page_id=page_id)
-            self._reduced_until[page_id] = self._clock() + REDUCED_FOR
+                self._reduced_until[page_id] = self._clock() + REDUCED_FOR
+        elif not whole:
+            self._refusals.pop(page_id, None)
         return settled
+
+    def _still_in_part(self, reference: InFlight) -> Outcome:
+        at = full_reading(reference.attempts + 1, self._clock())
+        if at is None:
+            return DeadLetter(AD_FIELDS_REFUSED)  # of the full reading; the stored row stays as it is
+        return Retry(at, AD_FIELDS_REFUSED, reference.attempts + 1)
 
     def _fields(self, page_id: str) -> Sequence[str]:
         until = self._reduced_until.get(page_id)
@@ -198,6 +223,7 @@ class LeadReader:
         return outcome_of(
             error,
             attempts=reference.attempts,
+            last_reason=reference.reason,
             waiting_since=reference.first_seen_at,
             now=self._clock(),
             policy=self._policy,

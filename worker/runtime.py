@@ -189,6 +189,7 @@ class Runtime:
 
     async def resume(self) -> Counter[str]:
         """Work on the waiting rows that are due."""
+        await self._stream.create_group()
         await self._stream.progress(UPKEEP_QUEUE)
         source = DueSource(self._store, self._stream, now, drain_seconds=self._settings.drain_seconds)
         return await self._run(source, slow_page_calls=2)

@@ -87,7 +87,7 @@ def _read(env: Env) -> Settings:
     return Settings(
         database_url=text("DATABASE_URL", "", _url("postgresql", "postgres")),
         redis_url=text("REDIS_URL", "", _url("redis", "rediss", "unix")),
-        app_secrets=tuple(s.strip() for s in text("META_APP_SECRET", "").split(",") if s.strip()),
+        app_secrets=_secrets(text("META_APP_SECRET", "", _check_secrets)),
         graph_url=text("GRAPH_URL", "https://graph.facebook.com", _url("https", "http")).rstrip("/"),
         graph_version=text(
             "GRAPH_VERSION", "v26.0", validate.Regexp(r"v\d{1,3}\.\d\Z", error="must look like v26.0")
@@ -146,6 +146,15 @@ def _url(*schemes: str) -> Callable[[str], None]:
             raise ValidationError(f"must be a URL that begins with {' or '.join(f'{s}://' for s in schemes)}")
 
     return check
+
+
+def _secrets(text: str) -> tuple[str, ...]:
+    return tuple(secret.strip() for secret in text.split(",") if secret.strip())
+
+
+def _check_secrets(text: str) -> None:
+    if text and not _secrets(text):
+        raise ValidationError("holds nothing but commas")
 
 
 def _check_tokens(text: str) -> None:

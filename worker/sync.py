@@ -35,6 +35,7 @@ SLOW_CALL_SECONDS: Final = 5.0
 SLOW_FOR_SECONDS: Final = 30.0
 """How long a slow Page is left to the waiting room before one call tries whether it has recovered."""
 SLOW_AGAIN: Final = timedelta(seconds=10)
+FAULT_AGAIN: Final = timedelta(minutes=1)
 BUSY_SECONDS: Final = 1.0
 """A run waits for calls younger than this; while older ones are in flight it goes on taking references."""
 STORE_PAUSES: Final = (0.1, 0.3, 1.0, 2.0, 5.0)
@@ -141,22 +142,25 @@ class Run:
         self._moved = asyncio.Event()
         self._store_is_up = asyncio.Event()
         self._store_is_up.set()
+        self._ending = False
         self._abandoned = False
         self.counts: Counter[str] = Counter()
 
     async def run(self) -> Counter[str]:
         """Counts by what became of the references. Raises LedgerUnavailable where the source failed."""
-        writer = asyncio.create_task(self._write())
+        self._writer = asyncio.create_task(self._write())
         keeper = asyncio.create_task(self._keep())
         try:
             await self._feed()
         finally:
-            await self._end(writer, keeper)
+            await self._end(keeper)
+        if not self._writer.cancelled():
+            self._writer.result()  # a fault of ours in writing is told, not swallowed
         return self.counts
 
     async def _feed(self) -> None:
         finished = False
-        while not self._stop() and not (finished and not self._size()):
+        while not self._stop() and not self._writer.done() and not (finished and not self._size()):
             room = self._limits.references - self._size()
             if not self._store_is_up.is_set():
                 await self._wait(self._store_is_up, 0.5)
@@ -243,7 +247,7 @@ class Run:
 
     def _dispatch(self) -> None:
         """Start as many reads as may be in flight, one batch a Page in turn; the wary ones apart from all others."""
-        if self._apart or (self._wary and self._calls):
+        if self._ending or self._apart or (self._wary and self._calls):
             return
         if self._wary:
             self._start_apart()
@@ -278,7 +282,7 @@ class Run:
         together = [first]
         while (
             self._wary
-            and len(together) < WARY_TOGETHER
+            and len(together) < min(WARY_TOGETHER, self._limits.calls_per_process)
             and max(first.crashes, self._wary[0].crashes) < ALONE_CRASHES
         ):
             together.append(self._wary.popleft())
@@ -302,10 +306,16 @@ class Run:
             self._dispatch()
 
     async def _read(self, page_id: str, batch: tuple[InFlight, ...]) -> None:
-        if batch[0].crashes >= ALONE_CRASHES:
-            settled = await self._read_alone(page_id, batch)
-        else:
-            settled = await self._reader.read(page_id, batch, self._lane)
+        try:
+            if batch[0].crashes >= ALONE_CRASHES:
+                settled = await self._read_alone(page_id, batch)
+            else:
+                settled = await self._reader.read(page_id, batch, self._lane)
+        except Exception as error:
+            # A fault of ours; only its type is told, its text may quote a lead.
+            log.error("reading_failed", page_id=page_id, error=type(error).__name__, references=len(batch))
+            at = self._clock() + FAULT_AGAIN
+            settled = [(r, Retry(at, "internal_error", r.attempts + 1)) for r in batch]
         self._settled.put_nowait(settled)
 
     async def _read_alone(self, page_id: str, batch: tuple[InFlight, ...]) -> list[tuple[InFlight, Outcome]]:
@@ -319,14 +329,13 @@ class Run:
 
     def _ended(self, call: asyncio.Task[None], page_id: str, marker: asyncio.TimerHandle) -> None:
         marker.cancel()
-        if call.cancelled() or call.exception() is not None:
+        if call.cancelled():
             return  # _end gives back what it was reading
         if monotonic() - self._calls.pop(call) < SLOW_CALL_SECONDS:
             self._fast_at[page_id] = monotonic()
             self._slow_until.pop(page_id, None)
         self._calling[page_id] -= 1
-        if not self._stop():
-            self._dispatch()
+        self._dispatch()
 
     async def _write(self) -> None:
         """Commit outcomes as they come, as many at once as have come meanwhile."""
@@ -380,8 +389,7 @@ class Run:
         except LedgerUnavailable as error:
             # They stay pending, are claimed later and then found to be known.
             log.warning("acknowledge_failed", error=str(error), references=len(finished))
-        if not self._stop():
-            self._dispatch()
+        self._dispatch()
 
     async def _end_alone(self, references: Sequence[InFlight]) -> None:
         """These are over, so whatever they were, they did not kill this process."""
@@ -398,26 +406,29 @@ class Run:
             except (LedgerUnavailable, StoreUnavailable) as error:
                 log.warning("keep_failed", error=str(error), references=len(held))
 
-    async def _end(self, writer: asyncio.Task[None], keeper: asyncio.Task[None]) -> None:
+    async def _end(self, keeper: asyncio.Task[None]) -> None:
         """Finish what is being read and written, in bounded time; give the rest back."""
-        self._queues.take_all()  # still in _in_flight
+        self._ending = True
         deadline = monotonic() + ABANDON_SECONDS
         if self._calls:
             await asyncio.wait(list(self._calls), timeout=ABANDON_SECONDS)
         for call in list(self._calls):
             call.cancel()
         self._settled.put_nowait(None)
-        await asyncio.wait([writer], timeout=max(1.0, deadline - monotonic()))
+        await asyncio.wait([self._writer], timeout=max(1.0, deadline - monotonic()))
         self._abandoned = True
-        writer.cancel()
+        crashed = (
+            self._writer.done() and not self._writer.cancelled() and self._writer.exception() is not None
+        )
+        self._writer.cancel()
         keeper.cancel()
-        results = await asyncio.gather(writer, keeper, *self._calls, return_exceptions=True)
+        await asyncio.gather(self._writer, keeper, *self._calls, return_exceptions=True)
         left = [r for references in self._in_flight.values() for r in references] + self._followers
-        if left:
+        if crashed:
+            # Whatever cannot be written must count against itself like a crash, or it would come back for ever.
+            log.error("writing_crashed", references=len(left))
+        elif left:
             await self._give_back(left)
-        for result in results:
-            if isinstance(result, Exception):
-                raise result
 
     async def _give_back(self, references: Sequence[InFlight]) -> None:
         self.counts["given_back"] += len(references)

@@ -26,10 +26,13 @@ class SettingsTokens:
         self._path = path
         self._read_at: tuple[int, int] | None = None
         self._from_file: dict[str, str] = {}
+        self._trouble: str | None = None
 
     def token_for(self, page_id: str) -> str:
         self._refresh()
         token = self._from_file.get(page_id) or self._given.get(page_id)
+        if not token and self._trouble:
+            raise TokensUnreadable(f"PAGE_TOKENS_FILE cannot be read: {self._trouble}")
         if not token:
             raise TokenRefused(f"no token for Page {page_id}; add it to PAGE_TOKENS or PAGE_TOKENS_FILE")
         return token
@@ -43,10 +46,10 @@ class SettingsTokens:
             if stamp != self._read_at:
                 self._from_file = _read(self._path)
                 self._read_at = stamp
+            self._trouble = None
         except (OSError, ValueError) as error:
             # While the file is being replaced the tokens that we have are the best we know.
-            if not self._from_file:
-                raise TokensUnreadable(f"PAGE_TOKENS_FILE cannot be read: {type(error).__name__}") from None
+            self._trouble = type(error).__name__
 
 
 class TokensUnreadable(Transient):
@@ -59,4 +62,4 @@ def _read(path: Path) -> dict[str, str]:
     content = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(content, dict) or not all(isinstance(token, str) for token in content.values()):
         raise ValueError("not a JSON object of page_id: token")
-    return {str(page_id): token for page_id, token in content.items()}
+    return {page_id: token.strip() for page_id, token in content.items()}

@@ -21,7 +21,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from worker.batches import InFlight
 from worker.errors import StoreUnavailable
 from worker.lead import Lead
-from worker.outcomes import DeadLetter, Outcome, Park, Retry, Snooze, Stored
+from worker.outcomes import DeadLetter, Outcome, Park, Retry, Snooze, Stored, full_reading
 from worker.store import sql
 
 log = structlog.get_logger("store")
@@ -30,8 +30,6 @@ Row: TypeAlias = dict[str, Any]
 Settled: TypeAlias = tuple[InFlight, Outcome]
 
 REFUSED_REASON: Final = "row_refused"
-IN_PART_AGAIN: Final = timedelta(hours=6)
-"""When a lead that was read without its ad fields is read again."""
 # Classes 22 (data exception) and 23 (integrity violation) blame the row; 54 is "program limit exceeded", such as a
 # text too long for an index. Everything else blames the moment.
 _ROW_CLASSES: Final = ("22", "23", "54")
@@ -113,7 +111,7 @@ class LeadStore:
 
     async def _settle_rows(self, rows: list[Row], now: datetime) -> None:
         try:
-            await self._rows(sql.SETTLE, {"rows": json.dumps(rows, ensure_ascii=False), "now": now})
+            await self._rows(sql.SETTLE, {"rows": _text(rows), "now": now})
         except _RowsRefused as refused:
             if len(rows) > 1:
                 middle = len(rows) // 2
@@ -231,6 +229,14 @@ class LeadStore:
             raise StoreUnavailable("Postgres gives no connection") from None
 
 
+def _text(rows: list[Row]) -> str:
+    try:
+        return json.dumps(rows, ensure_ascii=False)
+    except RecursionError:
+        # statement_too_complex: what Postgres itself says of a value nested too deeply.
+        raise _RowsRefused("54001") from None
+
+
 def _leased(row: Mapping[str, Any]) -> InFlight:
     return InFlight(
         leadgen_id=row["leadgen_id"],
@@ -243,6 +249,8 @@ def _leased(row: Mapping[str, Any]) -> InFlight:
         turn=row["turn"],
         source=row["source"],
         crashes=row["leases"] - 1,
+        reason=row["reason"],
+        in_part=row["in_part"],
     )
 
 
@@ -263,8 +271,8 @@ def _row(reference: InFlight, outcome: Outcome, now: datetime) -> Row:
             return {**row, **_lead_columns(lead, reference, now)}
         case Snooze(until, reason):
             return _verdict(row, "waiting", reason, until)
-        case Retry(at, reason):
-            return _verdict({**row, "attempts": reference.attempts + 1}, "waiting", reason, at)
+        case Retry(at, reason, attempts):
+            return _verdict({**row, "attempts": attempts}, "waiting", reason, at)
         case Park(reason):
             return _verdict(row, "waiting", reason, now)
         case DeadLetter(reason):
@@ -287,8 +295,8 @@ def _lead_columns(lead: Lead, reference: InFlight, now: datetime) -> Row:
     return {
         "state": "stored",
         "reason": None,
-        "attempts": 0 if not lead.in_part else reference.attempts,
-        "due_at": (now + IN_PART_AGAIN).isoformat() if lead.in_part else None,
+        "attempts": 0,
+        "due_at": again.isoformat() if lead.in_part and (again := full_reading(0, now)) else None,
         "form_id": lead.form_id or reference.form_id,
         "ad_id": lead.ad_id or reference.ad_id,
         "ad_name": lead.ad_name,

@@ -92,7 +92,7 @@ update leadgen l
 set due_at = %(now)s::timestamptz + %(lease)s::interval, turn = turn + 1, leases = leases + 1
 from picked where l.leadgen_id = picked.leadgen_id
 returning l.leadgen_id, l.page_id, l.form_id, l.ad_id, l.attempts, l.turn, l.leases, l.first_seen_at, l.received_at,
-    l.source
+    l.source, l.reason, l.in_part
 """
 
 LEASE_DUE: Final = f"""
@@ -113,7 +113,9 @@ picked as (
         select leadgen_id, due_at from leadgen
         where page_id = open_page.page_id and due_at <= %(now)s
         order by due_at limit %(per_page)s for update skip locked) as due
-    order by due.due_at limit %(room)s
+    -- In turns, so that one Page's old backlog does not go before another's first row.
+    order by row_number() over (partition by open_page.page_id order by due.due_at), due.due_at
+    limit %(room)s
 )
 {_LEASED}
 """
