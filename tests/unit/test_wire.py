@@ -1,0 +1,303 @@
+"""Requests as Graph wants them, answers as Graph gives them; all without a socket.
+
+https://developers.facebook.com/docs/graph-api/batch-requests
+"""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.fakes.leads import graph_lead
+from tests.fakes.time import NOW
+from worker.errors import (
+    GraphUnavailable,
+    ItemUnanswered,
+    LeadSyncError,
+    NotVisibleYet,
+    PermissionRefused,
+    RequestRefused,
+    Throttled,
+    TokenRefused,
+)
+from worker.graph.usage import APP_HEADER, BUSINESS_HEADER
+from worker.graph.wire import (
+    BATCH_LIMIT,
+    FULL_FIELDS,
+    REDUCED_FIELDS,
+    GraphAnswer,
+    GraphRequest,
+    LeadsRead,
+    appsecret_proof,
+    lead_request,
+    read_answer,
+)
+
+TOKEN = "EAABtoken"
+PROOF = "f00dproof"
+TWO = ["1", "2"]
+THROTTLED = {"message": "(#80005)", "type": "OAuthException", "code": 80005}
+
+
+def asked(*leadgen_ids: str) -> GraphRequest:
+    return lead_request(leadgen_ids, FULL_FIELDS, version="v26.0", token=TOKEN, proof=PROOF)
+
+
+def read(body: bytes | str | Any, ids: list[str], *, status: int = 200, **headers: str) -> LeadsRead:
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return read_answer(
+        GraphAnswer(status, {name.replace("_", "-"): v for name, v in headers.items()}, raw), ids, NOW
+    )
+
+
+def item(body: Any, code: object = 200, **more: Any) -> dict[str, Any]:
+    return {"code": code, "body": body if isinstance(body, str) else json.dumps(body), **more}
+
+
+@pytest.mark.parametrize(
+    ("token", "proof"),
+    [
+        ("TOKEN", "6bf65044b322f55f0e53897e2f620d3d765d3f7e6fafce27d7df8dc533430f02"),
+        ("TOKEN|1700000000", "bdfadba4b0c03b551b265fcc0afbfcfdf6966c8eaa8e99ef07191e0a11546bb8"),
+    ],
+)
+def test_the_proof_is_the_one_that_meta_computes(token: str, proof: str) -> None:
+    """Known vectors: HMAC-SHA256 of the token under the app's secret, lower-case hex."""
+    assert appsecret_proof("test_app_secret", token) == proof
+
+
+def test_one_lead_is_a_plain_get() -> None:
+    """A single lead is read by its node, with the fields named and the proof beside them."""
+    request = asked("5")
+    assert (request.method, request.path, request.form) == ("GET", "/v26.0/5", ())
+    assert dict(request.query) == {"fields": ",".join(FULL_FIELDS), "appsecret_proof": PROOF}
+    assert request.token == TOKEN
+
+
+@pytest.mark.parametrize("count", [2, 3, BATCH_LIMIT])
+def test_several_leads_are_one_batch(count: int) -> None:
+    """Up to 50 leads are one POST, one item each in the order asked, every item with its fields."""
+    ids = [str(n) for n in range(1, count + 1)]
+    request = asked(*ids)
+    form = dict(request.form)
+    assert (request.method, request.path, request.query) == ("POST", "/v26.0/", ())
+    assert (form["access_token"], form["appsecret_proof"], form["include_headers"]) == (TOKEN, PROOF, "true")
+    assert json.loads(form["batch"]) == [
+        {"method": "GET", "relative_url": f"{leadgen_id}?fields={','.join(FULL_FIELDS)}"}
+        for leadgen_id in ids
+    ]
+
+
+@pytest.mark.parametrize("count", [0, BATCH_LIMIT + 1])
+def test_a_batch_that_graph_refuses_is_not_built(count: int) -> None:
+    """None and more than 50 are a fault of ours, found before anything is sent."""
+    with pytest.raises(ValueError, match=str(BATCH_LIMIT)):
+        asked(*map(str, range(count)))
+
+
+@pytest.mark.parametrize("count", [1, 2, BATCH_LIMIT])
+def test_the_token_is_never_in_a_url(count: int) -> None:
+    """Neither path, query nor an item's relative URL holds the token, and no repr does."""
+    request = asked(*(str(n) for n in range(1, count + 1)))
+    assert TOKEN not in request.path
+    assert TOKEN not in str(request.query)
+    assert TOKEN not in dict(request.form).get("batch", "")
+    assert TOKEN not in repr(request)
+
+
+def test_the_reduced_list_holds_no_ad_field() -> None:
+    """What needs rights on the ad account is not in the reduced list, and nothing is in it that the full one lacks."""
+    assert set(REDUCED_FIELDS) < set(FULL_FIELDS)
+    assert not [name for name in REDUCED_FIELDS if name.startswith(("ad", "campaign"))]
+    assert {"id", "created_time", "field_data", "form_id", "custom_disclaimer_responses"} <= set(
+        REDUCED_FIELDS
+    )
+
+
+def test_one_lead_is_read() -> None:
+    """The answer to a plain GET is the lead itself."""
+    assert read(graph_lead("5"), ["5"]).leads == (graph_lead("5"),)
+
+
+def test_a_batch_is_read_in_the_order_asked() -> None:
+    """The n-th item answers the n-th id, since Graph's items carry no other name."""
+    found = read([item(graph_lead("2")), item(graph_lead("1"))], ["2", "1"])
+    assert found.leads == (graph_lead("2"), graph_lead("1"))
+
+
+def test_items_fail_alone() -> None:
+    """An item's error is that item's, inside a batch that is HTTP 200."""
+    gone = {"error": {"message": "x", "code": 100, "error_subcode": 33}}
+    secret = {"error": {"message": "x", "code": 200}}
+    found = read([item(gone, 400), item(graph_lead("2")), item(secret, 403)], ["1", "2", "3"])
+    assert [type(lead) for lead in found.leads] == [NotVisibleYet, dict, PermissionRefused]
+
+
+def test_an_error_in_an_item_counts_at_code_200_too() -> None:
+    """`error` in a body is an error, whatever code stands beside it."""
+    (first, second) = read([item({"error": THROTTLED}), item(graph_lead("2"))], TWO).leads
+    assert isinstance(first, Throttled)
+    assert second == graph_lead("2")
+
+
+def test_an_error_at_http_200_is_an_error() -> None:
+    """A plain answer with `error` in it is no lead."""
+    with pytest.raises(TokenRefused):
+        read({"error": {"code": 190, "message": "x"}}, ["5"])
+
+
+@pytest.mark.parametrize("ids", [["5"], TWO])
+def test_an_error_of_the_whole_request_is_raised(ids: list[str]) -> None:
+    """An answer that is one error is the whole batch's."""
+    with pytest.raises(RequestRefused):
+        read({"error": {"code": 100, "message": "x"}}, ids, status=400)
+
+
+@pytest.mark.parametrize("nothing", [None, False, 0, "", []])
+def test_an_item_that_graph_had_no_time_for_is_told_from_a_failed_one(nothing: object) -> None:
+    """A null item is to be asked again at once; its neighbours have their leads."""
+    first, second = read([nothing, item(graph_lead("2"))], TWO).leads
+    assert type(first) is ItemUnanswered
+    assert second == graph_lead("2")
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [{}, {"code": 200}, {"code": "200", "body": "{}"}, {"body": "{}"}, {"code": 200, "body": {"id": "1"}}],
+)
+def test_an_item_of_another_shape_may_pass(odd: object) -> None:
+    """An item that lacks code or body condemns no lead."""
+    first, second = read([odd, item(graph_lead("2"))], TWO).leads
+    assert type(first) is GraphUnavailable
+    assert second == graph_lead("2")
+
+
+@pytest.mark.parametrize("text", ["", "{", "<html>", '{"id":"1"', "Service Unavailable", "[" * 100_000])
+def test_a_broken_body_in_an_item_is_that_item_s(text: str) -> None:
+    """A truncated item costs its neighbours nothing."""
+    first, second = read([item(text), item(graph_lead("2"))], TWO).leads
+    assert type(first) is GraphUnavailable
+    assert second == graph_lead("2")
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 50])
+def test_a_batch_of_another_length_is_no_answer(count: int) -> None:
+    """Where items are missing or too many nobody knows whose they are, so none is believed."""
+    with pytest.raises(GraphUnavailable, match=f"{count} items"):
+        read([item(graph_lead("1"))] * count, TWO)
+
+
+@pytest.mark.parametrize("ids", [["5"], TWO])
+@pytest.mark.parametrize("status", [200, 500, 502])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"<html><body>ann@example.org 502</body></html>",
+        b'{"id":"5","field_data":[{"name":"email","val',
+        b"\xff\xfe\x00",
+        b"\x80abc",
+        b"[" * 200_000,
+        b'{"a":' * 200_000,
+        b"Service Unavailable",
+    ],
+)
+def test_what_is_no_json_may_pass_and_is_not_quoted(body: bytes, status: int, ids: list[str]) -> None:
+    """A truncated, foreign or bottomless body is an unavailable Graph, whose message quotes none of it."""
+    with pytest.raises(GraphUnavailable) as told:
+        read(body, ids, status=status)
+    assert str(told.value) == f"Graph answered HTTP {status} with a body that is no JSON"
+    assert told.value.__suppress_context__
+
+
+@pytest.mark.parametrize("body", [None, 5, "text", {"success": False}, {"data": []}])
+def test_a_batch_answered_by_no_list_may_pass(body: object) -> None:
+    """HTTP 200 with something else than a list of items condemns no lead."""
+    with pytest.raises(GraphUnavailable):
+        read(body, TWO)
+
+
+@pytest.mark.parametrize("sign", ["", "-"])
+def test_numbers_of_any_length_are_read(sign: str) -> None:
+    """An integer that Python refuses to convert is kept as its digits, and costs nobody the lead."""
+    digits = sign + "7" * 5_000
+    single = read(f'{{"id":"1","x":{digits}}}'.encode(), ["1"]).leads[0]
+    assert single == {"id": "1", "x": digits}
+    batched = read([item(f'{{"id":"1","x":{digits}}}'), item("{}")], TWO).leads[0]
+    assert batched == single
+
+
+def test_a_huge_code_decides_nothing() -> None:
+    """An item whose code is a number without end is no success and no crash."""
+    body = b'[{"code":' + b"9" * 5_000 + b',"body":"{}"},{"code":200,"body":"{}"}]'
+    first, second = read(body, TWO).leads
+    assert type(first) is GraphUnavailable
+    assert second == {}
+
+
+def test_meta_s_escapes_are_read() -> None:
+    """Escaped slashes and surrogate pairs come out as the person typed them."""
+    assert read(rb'{"id":"1","x":"a\/b \ud83d\ude00 \u0040"}', ["1"]).leads == ({"id": "1", "x": "a/b 😀 @"},)
+
+
+def test_usage_of_the_answer_and_of_its_items_is_read() -> None:
+    """A batch tells usage in its items' headers, each limit once, the last word counting."""
+    usage = '{"7":[{"type":"leadgen","call_count":%d,"total_cputime":0,"total_time":0}]}'
+    headers = [
+        {"name": "X-Business-Use-Case-Usage", "value": usage % 90},
+        {"name": "Etag", "value": "x"},
+        None,
+    ]
+    found = read(
+        [item(graph_lead("1"), headers=headers), item(graph_lead("2"), headers="odd")],
+        TWO,
+        **{BUSINESS_HEADER: usage % 10, APP_HEADER: '{"call_count":5}'},
+    )
+    assert {(u.scope_id, u.kind): u.call_count for u in found.usages} == {
+        ("7", "leadgen"): 90,
+        (None, "app"): 5,
+    }
+
+
+def test_an_item_s_throttle_ends_when_its_own_headers_say() -> None:
+    """The wait that Meta names for an item is taken from that item."""
+    usage = '{"7":[{"type":"leadgen","estimated_time_to_regain_access":11}]}'
+    headers = [{"name": "x-business-use-case-usage", "value": usage}]
+    first, second = read(
+        [item({"error": THROTTLED}, 400, headers=headers), item({"error": THROTTLED}, 400)], TWO
+    ).leads
+    assert isinstance(first, Throttled)
+    assert isinstance(second, Throttled)
+    assert (first.until - NOW).total_seconds() == 11 * 60
+    assert second.until < first.until
+
+
+def test_an_answer_s_repr_tells_no_lead() -> None:
+    """Neither what came nor what was read of it shows an answer when it is printed."""
+    answer = GraphAnswer(200, {}, json.dumps(graph_lead("5")).encode())
+    assert "ann@" not in repr(answer)
+    assert "ann@" not in repr(read_answer(answer, ["5"], NOW))
+
+
+ODD = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["code", "body", "headers", "error", "name", "value", "message"]), inner
+        )
+    ),
+    max_leaves=10,
+)
+
+
+@given(st.binary(max_size=20) | ODD, st.sampled_from([200, 400, 500]), st.sampled_from([["1"], TWO]))
+def test_no_answer_raises_anything_else(body: Any, status: int, ids: list[str]) -> None:
+    """Whatever comes is as many leads or errors as were asked for, or one error of the tree."""
+    try:
+        found = read(body, ids, status=status)
+    except LeadSyncError:
+        return
+    assert len(found.leads) == len(ids)
