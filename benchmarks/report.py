@@ -95,21 +95,22 @@ def print_machine(about: Mapping[str, Any], console: Console) -> None:
     )
 
 
-def shares(runs: Mapping[str, Sequence[Spent]], title: str = "Cores kept busy") -> Table:
-    """A table of who used the CPU while what ran: the sandbox and the load generator must not be what is measured."""
-    table = Table(title=title, title_justify="left")
-    table.add_column("while measured")
-    names = [name for spent in runs.values() for name in spent[0].by_name]
-    columns = list(dict.fromkeys(names))
-    for name in (*columns, "others on this machine"):
-        table.add_column(name, justify="right")
-    for label, spents in runs.items():
-        cells = [
-            f"{Spread.over(s.cores(name) for s in spents).median:.2f}" if name in spents[0].by_name else ""
-            for name in columns
-        ]
-        table.add_row(label, *cells, f"{Spread.over(s.others for s in spents).median:.2f}")
+def shares(runs: Mapping[str, Sequence[Spent]]) -> Table:
+    """A table of who used the CPU while what ran: sandbox and load generator must not be what is measured."""
+    table = Table(title="Cores kept busy", title_justify="left")
+    table.add_column("")
+    for label in runs:
+        table.add_column(label, justify="right")
+    for name in dict.fromkeys(name for spents in runs.values() for name in spents[0].by_name):
+        cells = (_cores(spents, name) if name in spents[0].by_name else "" for spents in runs.values())
+        table.add_row(name, *cells)
+    others = (f"{Spread.over(s.others for s in spents).median:.2f}" for spents in runs.values())
+    table.add_row("[dim]others on this machine", *others)
     return table
+
+
+def _cores(spents: Sequence[Spent], name: str) -> str:
+    return f"{Spread.over(s.cores(name) for s in spents).median:.2f}"
 
 
 def remark_full_machine(runs: Mapping[str, Sequence[Spent]], console: Console) -> None:

@@ -96,6 +96,9 @@ class Rig:
             self._running.append(supervisor)
             try:
                 supervisor.wait_ready(START_SECONDS)
+                # Ready says nothing of a process that has no test of its own.
+                names = {spec.name for spec in specs}
+                wait_until("every process", lambda: names <= supervisor.pids().keys(), patience=START_SECONDS)
                 yield
             finally:
                 self._running.remove(supervisor)

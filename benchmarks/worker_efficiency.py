@@ -16,7 +16,6 @@ machines.
 """
 
 import asyncio
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
@@ -382,4 +381,4 @@ def main(
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,0 +1,53 @@
+"""All benchmarks, one after the other: `python -m benchmarks`. Each is a program of its own; this only calls them.
+
+It stops at the first that fails; of the figures none makes it fail, only a row that is not as Graph has it.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+import click
+
+from benchmarks.report import ROOT
+
+FULL: Final = {
+    "worker_efficiency": (),
+    "webhook_latency": ("--rate", "0.2", "--rate", "2", "--rate", "10"),
+    "fifty_thousand": (),
+}
+QUICK: Final = {
+    "worker_efficiency": (
+        "--leads",
+        "1500",
+        "--pairs",
+        "3",
+        "--sweep-leads",
+        "400",
+        "--peers",
+        "prefork:16,threads:64",
+    ),
+    "webhook_latency": ("--seconds", "20"),
+    "fifty_thousand": ("--announced", "5000"),
+}
+"""To see that everything works; too small for figures to quote."""
+
+
+@click.command(help=__doc__)
+@click.option("--quick", is_flag=True, help="Small sizes: about two minutes instead of fifteen.")
+@click.option(
+    "--json-dir", type=click.Path(file_okay=False, path_type=Path), help="Write each one's figures here."
+)
+def main(quick: bool, json_dir: Path | None) -> None:
+    for name, options in (QUICK if quick else FULL).items():
+        click.secho(f"\n{name}", bold=True)
+        told = ("--json", str(json_dir.resolve() / f"{name}.json")) if json_dir else ()
+        command = [sys.executable, "-m", f"benchmarks.{name}", *options, *told]
+        ended = subprocess.run(command, cwd=ROOT, check=False)
+        if ended.returncode != 0:
+            sys.exit(ended.returncode)
+
+
+if __name__ == "__main__":
+    main()
