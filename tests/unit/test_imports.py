@@ -1,0 +1,188 @@
+"""Who may import whom, read from the source: the arrows of the design stay what they were drawn as.
+
+Two tables. LAYERS says which of our own modules each module may lean on; DOORS says through which files a foreign
+library comes in. Both match by the longest prefix; imports made inside functions count like any other.
+"""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+OURS = ("worker", "receiver", "sandbox", "benchmarks", "tests")
+
+PURE = {"worker.errors", "worker.inbox", "worker.lead", "worker.batches", "worker.slices", "worker.outcomes"}
+"""What any deciding file may lean on."""
+
+PIPELINE = PURE | {
+    "worker.reading",
+    "worker.sources",
+    "worker.graph.faults",
+    "worker.graph.wire",
+    "worker.budget.policy",
+}
+"""What a pipeline may lean on: values and types. The neighbours themselves are handed to it."""
+
+LAYERS: dict[str, set[str]] = {
+    # The receiver knows the front door and the way logs are written, and nothing else of the worker.
+    "receiver": {"receiver", "worker.inbox", "worker.logs"},
+    # The simulated Meta knows nothing of us, or it would agree with our mistakes.
+    "sandbox": {"sandbox", "worker.logs"},
+    # By default the worker may lean on itself; the files below on less.
+    "worker": {"worker"},
+    "worker.errors": set(),
+    "worker.inbox": set(),
+    "worker.logs": set(),
+    "worker.settings": {"worker.errors"},
+    "worker.lead": {"worker.errors", "worker.inbox"},
+    "worker.batches": PURE,
+    "worker.slices": PURE,
+    "worker.outcomes": PURE,
+    "worker.graph.usage": PURE | {"worker.graph"},
+    "worker.graph.wire": PURE | {"worker.graph"},
+    "worker.graph.faults": PURE | {"worker.graph"},
+    "worker.budget.policy": PURE | {"worker.budget"},
+    "worker.sync": PIPELINE,
+    "worker.backfill": PURE
+    | {"worker.reading", "worker.sources", "worker.graph.faults", "worker.budget.policy"},
+    "worker.reconcile": PURE
+    | {"worker.reading", "worker.sources", "worker.graph.faults", "worker.budget.policy"},
+    # Each neighbour is known by its own folder.
+    "worker.graph": PURE | {"worker.graph"},
+    "worker.budget": PURE | {"worker.budget"},
+    "worker.store": PURE | {"worker.store"},
+    "worker.stream": {"worker.batches", "worker.errors", "worker.inbox"},
+    # These run servers and processes, and know nothing of leads.
+    "worker.embedded": {"worker.embedded", "worker.errors"},
+    "worker.supervisor": {"worker.supervisor", "worker.embedded", "worker.errors"},
+    # The demo shows the whole: it alone, beside the commands, runs the simulated Meta.
+    "worker.cli": {"worker", "sandbox"},
+    "worker.demo": {"worker", "sandbox"},
+}
+
+DOORS: dict[str, set[str]] = {
+    "flask": {"receiver.app"},
+    "werkzeug": {"receiver"},
+    "waitress": {"receiver.wsgi"},
+    "celery": {"receiver.publisher", "worker.app", "worker.tasks", "worker.schedule"},
+    "kombu": {"receiver.publisher", "worker.app", "worker.tasks", "worker.schedule"},
+    "aiohttp": {"worker.graph.client", "sandbox"},
+    "redis": {
+        "receiver.publisher",
+        "worker.stream",
+        "worker.budget.ledger",
+        "worker.doorbell",
+        "worker.watchdog",
+        "worker.runtime",  # makes the process' one client
+        # Each asks Redis one small thing of its own, outside the loop, and tells its absence from a mistake of ours.
+        "worker.schedule",
+        "worker.tasks",
+    },
+    "psycopg": {"worker.store"},
+    "psycopg_pool": {"worker.store", "worker.runtime"},  # which makes the process' one pool
+    "alembic": {"worker.store"},
+    "sqlalchemy": {"worker.store"},
+    "environs": {"worker.settings", "receiver.settings", "sandbox.settings"},
+    "click": {"worker.cli"},
+    "rich": {"worker.cli", "worker.demo", "worker.status"},
+    "structlog": {"worker", "receiver", "sandbox"},
+}
+
+ENVIRONMENT_READERS = {
+    "worker.settings",
+    "receiver.settings",
+    "sandbox.settings",
+    "worker.supervisor.console",  # NO_COLOR is the terminal's wish, no setting of ours
+}
+"""Who looks into os.environ."""
+
+
+def sources(*packages: str) -> Iterator[tuple[str, ast.Module]]:
+    """The modules of `packages` by dotted name, parsed."""
+    for package in packages:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            yield ".".join(part for part in parts if part != "__init__"), ast.parse(path.read_text())
+
+
+def imported(module: str, tree: ast.Module) -> set[str]:
+    """Every module that `tree` imports. `from package import name` gives package.name, which covers modules."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module} imports relatively, which hides from whom"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def within(name: str, packages: set[str]) -> bool:
+    return any(name == package or name.startswith(f"{package}.") for package in packages)
+
+
+def allowed(module: str) -> set[str]:
+    """What `module` may import of ours: the row of the longest prefix of its name."""
+    parts = module.split(".")
+    rows = (".".join(parts[:length]) for length in range(len(parts), 0, -1))
+    return next(LAYERS[row] for row in rows if row in LAYERS)
+
+
+def test_modules_lean_only_on_what_lies_below_them() -> None:
+    """No module imports one of ours that its row in the table does not name."""
+    wrong = [
+        f"{module} imports {name}"
+        for module, tree in sources("worker", "receiver", "sandbox")
+        for name in sorted(imported(module, tree))
+        if name.split(".")[0] in OURS and not within(name, allowed(module))
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_each_library_comes_in_by_its_own_door() -> None:
+    """A foreign library is imported only by the files that wrap it, so that it can be changed in one place."""
+    wrong = [
+        f"{module} imports {name}"
+        for module, tree in sources("worker", "receiver", "sandbox")
+        for name in sorted(imported(module, tree))
+        if name.split(".")[0] in DOORS and not within(module, DOORS[name.split(".")[0]])
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_environment_is_read_in_settings_only() -> None:
+    """What a process depends on is told in one place; nobody else looks into os.environ."""
+    wrong = [
+        module
+        for module, tree in sources("worker", "receiver", "sandbox")
+        if module not in ENVIRONMENT_READERS
+        for node in ast.walk(tree)
+        if (isinstance(node, ast.Attribute) and node.attr in {"environ", "getenv", "environb"})
+        or (isinstance(node, ast.ImportFrom) and node.module == "os" and _names(node) & {"environ", "getenv"})
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_front_door_imports_the_standard_library_alone() -> None:
+    """The receiver can take the front door's names without pulling in the worker or any library."""
+    (tree,) = (tree for module, tree in sources("worker") if module == "worker.inbox")
+    assert {name.split(".")[0] for name in imported("worker.inbox", tree)} <= {
+        "collections",
+        "dataclasses",
+        "re",
+        "typing",
+    }
+
+
+@pytest.mark.parametrize("module", ["worker", "receiver", "sandbox"])
+def test_a_package_itself_imports_nothing(module: str) -> None:
+    """`import worker` costs nothing and starts nothing: a top package is its docstring."""
+    trees = dict(sources(module))
+    if module in trees:
+        assert imported(module, trees[module]) == set()
+
+
+def _names(node: ast.ImportFrom) -> set[str]:
+    return {alias.name for alias in node.names}
