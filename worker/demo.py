@@ -272,12 +272,12 @@ def _counted(calls: Mapping[str, Any]) -> int:
 
 def _sample(rows: tuple[Row, ...]) -> Table:
     table = Table(title="A few rows", title_justify="left")
-    for name, width in (("leadgen_id", 16), ("created_time (UTC)", 19), ("platform", 8), ("answers", None)):
+    for name, width in (("leadgen_id", 16), ("created_time (UTC)", 19), ("answers", None)):
         table.add_column(name, min_width=width, no_wrap=True, overflow="ellipsis")
     for row in rows:
         told = "; ".join(f"{a.name}={', '.join(a.values)}" for a in answers_in(row["field_data"]))
         created = row["created_time"].strftime("%Y-%m-%d %H:%M:%S")
-        table.add_row(row["leadgen_id"], created, row["platform"], Text(" ".join(told.split())))
+        table.add_row(row["leadgen_id"], created, Text(" ".join(told.split())))
     return table
 
 

@@ -57,7 +57,8 @@ class LeadReference:
     """The ids that one webhook change announces; not the lead itself.
 
     `created_time` and `sent_time` are Meta's clock in unix seconds (of the lead, of the delivery's entry) or None
-    where Meta did not say; `received_at` is our clock in unix milliseconds, when the receiver had the body.
+    where Meta did not say; `received_at` is our clock in unix milliseconds, when the receiver had the body. Each has
+    at most 14 digits.
     """
 
     leadgen_id: str

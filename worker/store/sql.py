@@ -260,4 +260,4 @@ select count(*) as leads,
     percentile_cont(0.99) within group (order by extract(epoch from stored_at - received_at)) as p99
 from leads where received_at >= %(since)s
 """
-"""Seconds from webhook to row, over what was received since a moment."""
+"""Seconds from webhook to row, over what was received since a moment. The commit itself is not in it."""

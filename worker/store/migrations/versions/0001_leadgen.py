@@ -53,6 +53,7 @@ COMMENTS = {
     "leadgen.in_part": "Read without the ad fields, which were refused; read again when due.",
     "leadgen.cleaned": "NUL or lone surrogates were replaced by U+FFFD.",
     "leadgen.source": "What brought the row: webhook, backfill, reconcile or import.",
+    "leadgen.stored_at": "When the row was written; its commit follows within milliseconds.",
     "leadgen.received_at": "When the receiver had the webhook; null for leads that no webhook announced.",
 }
 
