@@ -8,7 +8,7 @@ from tests.fakes.leads import a_reference
 from worker.inbox import LeadReference, UnreadableEntry, is_id
 
 IDS = st.from_regex(r"[0-9]{1,32}", fullmatch=True).filter(lambda text: text.strip("0"))
-TIMES = st.integers(0, 10**16 - 1)
+TIMES = st.integers(0, 10**14 - 1)
 SENT = a_reference(ad_id="777", leadgen_id="5", page_id="6")
 
 
@@ -26,7 +26,7 @@ def entry_of(reference: LeadReference) -> dict[bytes, bytes]:
         ad_id=st.none() | IDS,
         created_time=st.none() | TIMES,
         sent_time=st.none() | TIMES,
-        received_at=st.integers(0, 253_402_300_799_999),
+        received_at=TIMES,
     )
 )
 def test_a_reference_survives_the_wire(reference: LeadReference) -> None:

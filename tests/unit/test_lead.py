@@ -284,6 +284,27 @@ def test_a_dirty_name_is_cleaned_too() -> None:
     assert found.extra == {"x\ufffd": {"y\ufffd\ufffd\ufffd": 1}}
 
 
+def test_names_that_cleaning_makes_equal_are_both_kept() -> None:
+    """Two fields whose names differ only in what Postgres refuses stay two fields."""
+    found = lead(**{"x\x00": 1, "x\ufffd": 2, "x\x00\x00": 3})
+    assert sorted(found.extra.values()) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("bottom", [1, "\x00", math.inf])
+@pytest.mark.parametrize("depth", [200, 400, 800, 100_000])
+def test_bottomless_nesting_is_a_lead_or_malformed(depth: int, bottom: object) -> None:
+    """An answer nested too deeply to be read is malformed and never a fault of ours."""
+    nested = bottom
+    for _ in range(depth):
+        nested = [nested]
+    try:
+        found = lead(vehicle=nested)
+    except LeadMalformed:
+        assert depth > 200
+    else:
+        assert "vehicle" in found.extra
+
+
 def test_a_huge_number_stays_exact() -> None:
     """An integer of any size is kept to the last digit."""
     huge = 10**3_999 + 7

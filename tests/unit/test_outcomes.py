@@ -29,6 +29,7 @@ from worker.outcomes import (
     Snooze,
     Stored,
     backoff,
+    full_reading,
     outcome_of,
 )
 
@@ -50,10 +51,18 @@ def every_error() -> list[LeadSyncError]:
     ]
 
 
-def judged(error: LeadSyncError, *, attempts: int = 0, waited: float = 0, roll: float = 0.5) -> Outcome:
+def judged(
+    error: LeadSyncError,
+    *,
+    attempts: int = 0,
+    last_reason: str | None = None,
+    waited: float = 0,
+    roll: float = 0.5,
+) -> Outcome:
     return outcome_of(
         error,
         attempts=attempts,
+        last_reason=last_reason,
         waiting_since=at(-waited),
         now=NOW,
         policy=POLICY,
@@ -130,6 +139,33 @@ def test_the_twenty_fifth_transient_failure_is_the_last() -> None:
     """24 transient failures are tried again; the 25th ends in a dead letter that names the last of them."""
     assert type(judged(GraphUnavailable("told"), attempts=23)) is Retry
     assert judged(GraphUnavailable("told"), attempts=24) == DeadLetter("graph_unavailable")
+
+
+@pytest.mark.parametrize("error", [GraphUnavailable("told"), NotVisibleYet("told")])
+def test_a_retry_counts_failures_of_one_reason(error: LeadSyncError) -> None:
+    """Each retry counts one; a failure of another reason begins anew."""
+    assert judged(error, attempts=7, last_reason=error.reason, roll=0) == Retry(NOW, error.reason, 8)
+    assert judged(error, attempts=7, last_reason="another", roll=0) == Retry(NOW, error.reason, 1)
+
+
+def test_an_hour_of_waiting_for_visibility_does_not_add_to_an_outage() -> None:
+    """A lead asked for 40 times while it was not visible survives the first time-out after that."""
+    outcome = judged(
+        GraphUnavailable("told"), attempts=40, last_reason=NotVisibleYet.reason, roll=LONGEST_ROLL
+    )
+    assert type(outcome) is Retry
+    assert outcome.attempts == 1
+    assert outcome.at - NOW < timedelta(seconds=2)
+
+
+def test_a_reading_in_part_is_completed_later_and_not_for_ever() -> None:
+    """Refused ad fields are asked for again at growing distances, a few times."""
+    pauses = [full_reading(attempts, NOW) for attempts in range(10)]
+    told = [pause - NOW for pause in pauses if pause is not None]
+    assert told == sorted(told)
+    assert len(told) < 10
+    assert pauses[len(told) :] == [None] * (10 - len(told))
+    assert told[0] >= timedelta(hours=1)
 
 
 def test_waiting_alone_never_kills_a_transient_failure() -> None:

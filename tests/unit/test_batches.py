@@ -1,0 +1,88 @@
+"""References in flight: queued by Page, taken in order, none lost and none twice."""
+
+from datetime import UTC, datetime
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.fakes.leads import OTHER_PAGE, PAGE, a_reference, in_flight
+from worker.batches import InFlight, PageQueues, halves
+
+MANY = tuple(in_flight(n) for n in range(1, 8))
+
+
+def filled(*references: InFlight) -> PageQueues:
+    queues = PageQueues()
+    queues.put(references)
+    return queues
+
+
+def test_an_entry_keeps_its_ids_and_when_it_was_received() -> None:
+    """A reference from the stream is first seen when the receiver had it, and was never leased."""
+    taken = InFlight.from_entry(a_reference("5", ad_id="9", received_at=1_793_000_002_500), b"7-0", crashes=2)
+    received = datetime(2026, 10, 26, 7, 33, 22, 500_000, tzinfo=UTC)
+    assert (taken.leadgen_id, taken.page_id, taken.ad_id, taken.entry_id) == ("5", PAGE, "9", b"7-0")
+    assert taken.received_at == taken.first_seen_at == received
+    assert (taken.attempts, taken.turn, taken.source, taken.crashes) == (0, None, "webhook", 2)
+
+
+def test_the_oldest_come_first_and_no_more_than_asked() -> None:
+    """A batch is the longest-waiting references of one Page, at most so many."""
+    queues = filled(*MANY)
+    assert queues.take(PAGE, 3) == MANY[:3]
+    assert queues.take(PAGE, 50) == MANY[3:]
+    assert queues.take(PAGE, 50) == ()
+
+
+def test_a_batch_is_of_one_page() -> None:
+    """References of another Page are not in the batch, since they need another token."""
+    mine, other = in_flight(1), in_flight(2, OTHER_PAGE)
+    queues = filled(other, mine)
+    assert queues.take(PAGE, 50) == (mine,)
+    assert queues.pages() == (OTHER_PAGE,)
+    assert queues.take("1", 50) == ()
+
+
+def test_an_emptied_page_is_no_longer_named() -> None:
+    """Only Pages with something queued are offered for reading."""
+    queues = filled(in_flight(1), in_flight(2, OTHER_PAGE))
+    queues.take(PAGE, 1)
+    assert queues.pages() == (OTHER_PAGE,)
+    queues.take_all([OTHER_PAGE])
+    assert (queues.pages(), len(queues), list(queues)) == ((), 0, [])
+
+
+def test_taking_all_of_some_pages_leaves_the_others() -> None:
+    """What a slow Page has queued is taken off without touching its neighbours; unknown Pages have nothing."""
+    queues = filled(*MANY, in_flight(9, OTHER_PAGE))
+    assert queues.take_all([PAGE, "1"]) == MANY
+    assert queues.take_all() == (in_flight(9, OTHER_PAGE),)
+    assert queues.take_all() == ()
+
+
+@given(st.lists(st.tuples(st.integers(1, 4), st.integers(0, 60))), st.integers(1, 50))
+def test_everything_put_in_comes_out_once_and_in_order(puts: list[tuple[int, int]], most: int) -> None:
+    """However references are put and taken, each comes out exactly once, in the order of its Page."""
+    queues, put, out = PageQueues(), {}, {}
+    number = 0
+    for page, count in puts:
+        references = [in_flight(number + n + 1, str(page)) for n in range(count)]
+        number += count
+        queues.put(references)
+        put.setdefault(str(page), []).extend(references)
+        out.setdefault(str(page), []).extend(queues.take(str(page), most))
+    assert len(queues) == number - sum(map(len, out.values())) == len(list(queues))
+    for page in queues.pages():
+        while batch := queues.take(page, most):
+            assert len(batch) <= most
+            out[page].extend(batch)
+    assert out == put
+
+
+@given(st.integers(2, 50))
+def test_halves_are_smaller_and_together_the_whole(count: int) -> None:
+    """An ask that was too large is halved until it is one, and nothing is lost on the way."""
+    whole = tuple(in_flight(n) for n in range(1, count + 1))
+    first, second = halves(whole)
+    assert first + second == whole
+    assert 0 < len(first) <= len(second) < count
