@@ -10,7 +10,7 @@ from typing import Final
 
 import click
 
-from benchmarks.report import ROOT
+from benchmarks.report import ROOT, as_help
 
 FULL: Final = {
     "worker_efficiency": (),
@@ -34,7 +34,7 @@ QUICK: Final = {
 """To see that everything works; too small for figures to quote."""
 
 
-@click.command(help=__doc__)
+@click.command(help=as_help(__doc__))
 @click.option("--quick", is_flag=True, help="Small sizes: about two minutes instead of fifteen.")
 @click.option(
     "--json-dir", type=click.Path(file_okay=False, path_type=Path), help="Write each one's figures here."

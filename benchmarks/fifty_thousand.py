@@ -29,7 +29,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from benchmarks.processes import Spent, Stopwatch
-from benchmarks.report import machine, print_machine, remark_full_machine, shares, spent_as_json, write_json
+from benchmarks.report import (
+    as_help,
+    machine,
+    print_machine,
+    remark_full_machine,
+    shares,
+    spent_as_json,
+    write_json,
+)
 from benchmarks.rig import WEBHOOK_PATH, Rig, Stuck, build_rig, told_when_stuck, wait_until
 from worker.demo import differences
 from worker.inbox import LIVE_QUEUE, UPKEEP_QUEUE
@@ -175,7 +183,7 @@ def show(verdict: Verdict, told: Mapping[str, Any], spent: Spent, seconds: float
         console.print(f"[red]differs:[/] {leadgen_id}: {', '.join(fields)}")
 
 
-@click.command(help=__doc__)
+@click.command(help=as_help(__doc__))
 @click.option(
     "--announced", default=50_000, show_default=True, help="Leads announced, a fifth of them duplicates."
 )

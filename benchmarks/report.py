@@ -49,6 +49,11 @@ class Spread:
         return f"{median}{unit} ({low}-{high})"
 
 
+def as_help(docstring: str | None) -> str:
+    """A module's docstring as click's help, lines kept as they are."""
+    return "\n\n".join(f"\b\n{paragraph}" for paragraph in (docstring or "").strip().split("\n\n"))
+
+
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> Spread:
     """How many times theirs ours is, pair by pair."""
     return Spread.over(our / their for our, their in zip(ours, theirs, strict=True))

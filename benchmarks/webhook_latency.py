@@ -34,6 +34,7 @@ from benchmarks import plain_celery_peer as peer
 from benchmarks.processes import Spent, Stopwatch
 from benchmarks.report import (
     Spread,
+    as_help,
     machine,
     percentile,
     print_machine,
@@ -228,7 +229,7 @@ def show(measured: Measured, latency: float, console: Console) -> dict[str, Any]
     }
 
 
-@click.command(help=__doc__)
+@click.command(help=as_help(__doc__))
 @click.option("--latency", default=0.15, show_default=True, help="Graph's, in seconds.")
 @click.option(
     "--rate",

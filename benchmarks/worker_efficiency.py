@@ -34,6 +34,7 @@ from benchmarks import plain_celery_peer as peer
 from benchmarks.processes import Spent, Stopwatch
 from benchmarks.report import (
     Spread,
+    as_help,
     machine,
     print_machine,
     ratio,
@@ -308,7 +309,7 @@ def _candidates(rig: Rig, words: str, prefetch: int) -> list[Peer]:
     return [Peer(rig, pool.strip(), int(concurrency), prefetch) for pool, _, concurrency in split]
 
 
-@click.command(help=__doc__)
+@click.command(help=as_help(__doc__))
 @click.option("--latency", default=0.15, show_default=True, help="Graph's, in seconds.")
 @click.option("--leads", default=4_000, show_default=True, help="Leads a turn.")
 @click.option("--pairs", default=5, show_default=True, help="Turns of each.")
