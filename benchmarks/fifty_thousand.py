@@ -120,7 +120,8 @@ def _stream_length(rig: Rig) -> int:
 
 def _all_look(rig: Rig) -> bool:
     """Whether workers and schedule have started, so that their start is not counted."""
-    return asyncio.run(_condition(rig))["progress"].keys() >= {LIVE_QUEUE, UPKEEP_QUEUE, "schedule"}
+    progress: dict[str, int] = asyncio.run(_condition(rig))["progress"]
+    return progress.keys() >= {LIVE_QUEUE, UPKEEP_QUEUE, "schedule"}
 
 
 async def _condition(rig: Rig) -> dict[str, Any]:
@@ -134,7 +135,9 @@ def judge(rig: Rig) -> Verdict:
     rows = asyncio.run(_rows(rig, sorted(truth)))
     wrong = {i: found for i, row in rows.items() if (found := differences(truth[i], row))}
     with psycopg.connect(rig.database_url) as connection:
-        states = dict(connection.execute("select state, count(*) from leadgen group by 1").fetchall())
+        states: dict[str, int] = dict(
+            connection.execute("select state, count(*) from leadgen group by 1").fetchall()
+        )
         ids = {row[0] for row in connection.execute("select leadgen_id from leadgen").fetchall()}
     missing = tuple(sorted(truth.keys() - rows.keys()))
     return Verdict(len(truth), states, missing, wrong, len(ids - truth.keys()))

@@ -67,7 +67,16 @@ app.conf.update(
     worker_enable_remote_control=False,
     broker_connection_retry_on_startup=True,
 )
-_own = threading.local()
+
+
+class _Own(threading.local):
+    """What each thread, or each process, keeps for itself."""
+
+    session: requests.Session | None = None
+    connection: psycopg.Connection[Any] | None = None
+
+
+_own = _Own()
 
 
 @app.task(
@@ -97,7 +106,7 @@ def _row(lead: Mapping[str, Any], page_id: str) -> dict[str, Any]:
 
 def _session() -> requests.Session:
     """This thread's own kept-alive session."""
-    if not hasattr(_own, "session"):
+    if _own.session is None:
         _own.session = requests.Session()
         _own.session.trust_env = False
     return _own.session
@@ -105,14 +114,15 @@ def _session() -> requests.Session:
 
 def _connection() -> psycopg.Connection[Any]:
     """This thread's own connection; made anew where it was lost."""
-    if not hasattr(_own, "connection") or _own.connection.closed:
+    if _own.connection is None or _own.connection.closed:
         _own.connection = psycopg.connect(os.environ["DATABASE_URL"], autocommit=True)
     return _own.connection
 
 
 @cache
 def _tokens() -> dict[str, str]:
-    return json.loads(Path(os.environ["PAGE_TOKENS_FILE"]).read_text())
+    tokens: dict[str, str] = json.loads(Path(os.environ["PAGE_TOKENS_FILE"]).read_text())
+    return tokens
 
 
 @cache

@@ -140,8 +140,14 @@ class Peer:
 
     def running(self) -> AbstractContextManager[None]:
         """Its worker."""
-        options = {"pool": self.pool, "concurrency": self.concurrency, "prefetch": self.prefetch}
-        return self._rig.running([peer.process(self._rig.env, self._broker, **options)])
+        spec = peer.process(
+            self._rig.env,
+            self._broker,
+            pool=self.pool,
+            concurrency=self.concurrency,
+            prefetch=self.prefetch,
+        )
+        return self._rig.running([spec])
 
     def prepare(self, leads: Sequence[Lead]) -> None:
         """Making a message costs about as much as working on it, so the messages lie ready."""
