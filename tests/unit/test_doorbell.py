@@ -1,5 +1,6 @@
 """The doorbell: however often somebody rings, one message is under way, and a lost one silences nobody for long."""
 
+import time
 from collections.abc import Iterator
 
 import fakeredis
@@ -7,8 +8,17 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from tests.fakes.leads import a_reference
-from worker.doorbell import DRAIN_BELL, RESUME_BELL_OF, Bell, Doorbell
-from worker.inbox import BELL, BELL_EXPIRES_SECONDS, DRAIN_TASK, LIVE_QUEUE, RESUME_TASK, STREAM, UPKEEP_QUEUE
+from worker.doorbell import DRAIN_BELL, LOOK_EVERY_SECONDS, RESUME_BELL_OF, Bell, Doorbell
+from worker.inbox import (
+    BELL,
+    BELL_EXPIRES_SECONDS,
+    DRAIN_TASK,
+    LIVE_QUEUE,
+    PROGRESS,
+    RESUME_TASK,
+    STREAM,
+    UPKEEP_QUEUE,
+)
 
 BELLS = [(DRAIN_BELL, (DRAIN_TASK, LIVE_QUEUE)), (RESUME_BELL_OF, (RESUME_TASK, UPKEEP_QUEUE))]
 
@@ -71,13 +81,21 @@ def test_nobody_rings_while_a_drain_listens(doorbell: Doorbell, client: fakeredi
 def test_an_empty_stream_is_no_reason_to_ring(
     doorbell: Doorbell, client: fakeredis.FakeRedis, sent: list[tuple[str, str]]
 ) -> None:
-    """The schedule rings for a drain only while the stream holds something."""
+    """The schedule rings while the stream holds something; an empty one that was just looked at is left alone."""
+    client.hset(PROGRESS, LIVE_QUEUE, str(time.time_ns() // 1_000_000))
     assert not doorbell.ring_for_references()
     assert sent == []
     client.xadd(STREAM, dict(a_reference().to_entry()))
     assert doorbell.ring_for_references()
     assert not doorbell.ring_for_references()
     assert sent == [(DRAIN_TASK, LIVE_QUEUE)]
+
+
+def test_a_stream_that_nobody_looks_at_is_rung_for(doorbell: Doorbell, client: fakeredis.FakeRedis) -> None:
+    """An empty stream does not show whether any worker still hears its bells, so the schedule asks now and then."""
+    long_ago = time.time_ns() // 1_000_000 - int(LOOK_EVERY_SECONDS * 1_000) - 1
+    client.hset(PROGRESS, LIVE_QUEUE, str(long_ago))
+    assert doorbell.ring_for_references()
 
 
 def test_a_bell_without_redis_is_not_sent(sent: list[tuple[str, str]]) -> None:

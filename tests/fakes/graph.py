@@ -1,0 +1,87 @@
+"""A Graph and a budget without a socket: told what to answer, remembering what they were asked."""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TypeAlias
+
+from tests.fakes.leads import graph_lead
+from worker.budget.policy import Answer, Grant, Lane
+from worker.errors import LeadSyncError, TokenRefused, TooMuchAsked
+from worker.graph.wire import FULL_FIELDS, LeadsRead
+
+Item: TypeAlias = "object | LeadSyncError"
+Said: TypeAlias = "Exception | LeadsRead | Callable[[Sequence[str], Sequence[str]], LeadsRead]"
+
+
+@dataclass
+class FakeGraph:
+    """Holds every lead that is asked for, unless it is told otherwise.
+
+    `says` are answers to the next requests, in order; `items` what stands in place of a lead, each time it is asked
+    for; `refuses_ad_fields` raises this for every request with the full list; `at_most` leads a request.
+    """
+
+    says: deque[Said] = field(default_factory=deque)
+    items: dict[str, deque[Item]] = field(default_factory=dict)
+    refuses_ad_fields: LeadSyncError | None = None
+    at_most: int = 50
+    asked: list[tuple[tuple[str, ...], bool]] = field(default_factory=list)
+    tokens: list[str] = field(default_factory=list)
+
+    async def read_leads(self, leadgen_ids: Sequence[str], fields: Sequence[str], token: str) -> LeadsRead:
+        full = fields is FULL_FIELDS
+        self.asked.append((tuple(leadgen_ids), full))
+        self.tokens.append(token)
+        if self.says:
+            said = self.says.popleft()
+            if isinstance(said, Exception):
+                raise said
+            return said if isinstance(said, LeadsRead) else said(leadgen_ids, fields)
+        if len(leadgen_ids) > self.at_most:
+            raise TooMuchAsked("told")
+        if full and self.refuses_ad_fields is not None:
+            raise self.refuses_ad_fields
+        return LeadsRead(tuple(self._item(leadgen_id) for leadgen_id in leadgen_ids), ())
+
+    def _item(self, leadgen_id: str) -> Item:
+        queued = self.items.get(leadgen_id)
+        return queued.popleft() if queued else graph_lead(leadgen_id)
+
+
+@dataclass
+class FakeBudget:
+    """Grants all that is asked, at most `grants` calls at once, after giving the answers it was told to give."""
+
+    says: deque[Answer | LeadSyncError] = field(default_factory=deque)
+    grants: int = 1_000
+    fails_to_close: LeadSyncError | None = None
+    asked: list[tuple[str, int, Lane]] = field(default_factory=list)
+    closed: list[tuple[str, str, datetime]] = field(default_factory=list)
+
+    async def request(self, page_id: str, calls: int, lane: Lane) -> Answer:
+        self.asked.append((page_id, calls, lane))
+        if self.says:
+            said = self.says.popleft()
+            if isinstance(said, LeadSyncError):
+                raise said
+            return said
+        return Grant(min(calls, self.grants), datetime.max.replace(tzinfo=UTC))
+
+    async def close(self, page_id: str, scope: str, until: datetime) -> None:
+        if self.fails_to_close is not None:
+            raise self.fails_to_close
+        self.closed.append((page_id, scope, until))
+
+
+@dataclass
+class FakeTokens:
+    """Every Page has a token named after it, save those without."""
+
+    without: frozenset[str] = frozenset()
+
+    def token_for(self, page_id: str) -> str:
+        if page_id in self.without:
+            raise TokenRefused(f"no token for Page {page_id}")
+        return f"token-of-{page_id}"
