@@ -1,0 +1,524 @@
+"""The live path's middle, on a loop whose time jumps: everything taken is done after its commit, or given back."""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.fakes.leads import OTHER_PAGE, PAGE, at, in_flight
+from tests.fakes.pipeline import FakeReader, FakeSource, FakeStore, in_batches
+from tests.fakes.time import FrozenClock, loop_time, run_jumping
+from worker import sync
+from worker.batches import InFlight
+from worker.budget.policy import Lane
+from worker.errors import LedgerUnavailable
+from worker.outcomes import DeadLetter, Park, Retry, Snooze, Stored
+from worker.sync import ALONE_CRASHES, POISON_CRASHES, WARY_CRASHES, WARY_TOGETHER, Limits, Run
+
+TOO_LONG = 600.0
+"""Seconds of the loop's own time in which every run must have ended."""
+
+
+@pytest.fixture(autouse=True)
+def jumping_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run measures its loop's time."""
+    monkeypatch.setattr(sync, "monotonic", loop_time)
+
+
+class Bench:
+    """A run with its neighbours."""
+
+    def __init__(self, references: Iterable[InFlight] = (), /, *, at_once: int = 500, **limits: Any) -> None:
+        self.store = FakeStore()
+        self.source = FakeSource(in_batches(references, at_once), self.store)
+        self.reader = FakeReader()
+        self.limits = Limits(**limits)
+        self.stop: Callable[[], bool] = lambda: False
+
+    def run_of(self) -> Run:
+        return Run(
+            source=self.source,
+            reader=self.reader,
+            store=self.store,
+            lane=Lane.LIVE,
+            limits=self.limits,
+            clock=FrozenClock(),
+            stop=lambda: self.stop(),
+        )
+
+    def run(self, meanwhile: Coroutine[Any, Any, None] | None = None) -> Counter[str]:
+        """Run to the end; everything taken is accounted for."""
+
+        async def both() -> Counter[str]:
+            beside = asyncio.ensure_future(meanwhile) if meanwhile else None
+            try:
+                return await asyncio.wait_for(self.run_of().run(), TOO_LONG)
+            finally:
+                if beside:
+                    await beside
+
+        counts = run_jumping(both())
+        self.check_accounts()
+        return counts
+
+    def check_accounts(self) -> None:
+        accounted = Counter(r.entry_id or r for r in [*self.source.finished, *self.source.returned])
+        assert accounted == Counter(r.entry_id or r for r in self.source.taken)
+
+
+def some(count: int, page_id: str = PAGE, first: int = 1) -> list[InFlight]:
+    return [in_flight(n, page_id) for n in range(first, first + count)]
+
+
+def ids(references: Iterable[InFlight]) -> list[str]:
+    return [r.leadgen_id for r in references]
+
+
+def test_every_reference_is_read_committed_and_done() -> None:
+    """The plain case: what is taken becomes rows and is then acknowledged."""
+    bench = Bench([*some(120), *some(30, OTHER_PAGE, 500)])
+    assert bench.run() == {"stored": 150}
+    assert sorted(ids(bench.source.finished)) == sorted(ids(bench.source.taken))
+    assert {type(outcome) for _, outcome in bench.store.settled} == {Stored}
+    assert sorted(len(batch) for _, batch in bench.reader.batches) == [20, 30, 50, 50]
+
+
+def test_nothing_to_take_ends_at_once() -> None:
+    """An empty source ends the run without a call or a commit."""
+    bench = Bench()
+    assert bench.run() == {}
+    assert (bench.reader.batches, bench.store.commits) == ([], [])
+
+
+def test_every_outcome_is_carried_out_and_counted() -> None:
+    """All five outcomes are committed as they are, and each reference is then done."""
+    bench = Bench(some(5))
+    bench.reader.outcomes = {
+        "1": Snooze(at(9), "x"),
+        "2": Retry(at(9), "x", 1),
+        "3": Park("token_refused"),
+        "4": DeadLetter("lead_gone"),
+    }
+    assert bench.run() == {"snoozed": 1, "retried": 1, "parked": 1, "dead": 1, "stored": 1}
+    assert {r.leadgen_id: o for r, o in bench.store.settled if r.leadgen_id != "5"} == bench.reader.outcomes
+
+
+def test_a_webhook_repeated_fifty_times_costs_one_call() -> None:
+    """Duplicates join the reference in flight, and all of them are done by its one commit."""
+    copies = [in_flight(1, entry_id=f"1-{n}".encode()) for n in range(50)]
+    bench = Bench([*copies, in_flight(2)], at_once=7)
+    counts = bench.run()
+    assert bench.reader.read_ids().count("1") == 1
+    assert len(bench.source.finished) == 51
+    assert counts["stored"] == 2
+
+
+@pytest.mark.parametrize("state", ["stored", "waiting", "dead", "erased"])
+def test_what_has_a_row_is_acknowledged_without_a_call(state: str) -> None:
+    """A reference that the store knows is noted as seen again and done, whatever its state."""
+    bench = Bench(some(3))
+    bench.store.rows = {"2": state}
+    assert bench.run() == {"stored": 2, "known": 1}
+    assert bench.store.again == ["2"]
+    assert sorted(bench.reader.read_ids()) == ["1", "3"]
+
+
+def test_a_lead_stored_in_part_is_read_once_more() -> None:
+    """A row that lacks its ad fields is no reason to leave its next announcement unread."""
+    bench = Bench(some(1))
+    bench.store.rows = {"1": "in_part"}
+    assert bench.run() == {"stored": 1}
+
+
+def test_leased_rows_are_read_though_they_are_known() -> None:
+    """What comes from the waiting room has a row of course, and its lease is its leave to read it."""
+    bench = Bench([in_flight(1, turn=4)])
+    bench.store.rows = {"1": "waiting"}
+    assert bench.run() == {"stored": 1}
+    assert bench.store.again == []
+
+
+def test_a_parked_page_s_references_wait() -> None:
+    """No call is made for a parked Page; its references become waiting rows, and another Page is read."""
+    bench = Bench([*some(3), *some(2, OTHER_PAGE, 10)])
+    bench.store.parked_pages = {PAGE}
+    assert bench.run() == {"snoozed": 3, "stored": 2}
+    assert {page for page, _ in bench.reader.batches} == {OTHER_PAGE}
+    waiting = [outcome for r, outcome in bench.store.settled if r.page_id == PAGE]
+    assert {outcome.reason for outcome in waiting if isinstance(outcome, Snooze)} == {"page_parked"}
+
+
+def test_leases_of_a_parked_page_are_its_probes() -> None:
+    """A row leased from a parked Page is read: that is how the Page is found to have healed."""
+    bench = Bench([in_flight(1, turn=2)])
+    bench.store.parked_pages = {PAGE}
+    assert bench.run() == {"stored": 1}
+
+
+def test_who_is_read_elsewhere_is_followed_until_it_is_there() -> None:
+    """A reference that another process is reading is not read twice: it is done once the row is there."""
+    bench = Bench(some(2))
+    bench.source.elsewhere["1"] = 10_000
+
+    async def other_process() -> None:
+        await asyncio.sleep(3)
+        bench.store.rows["1"] = "stored"
+
+    assert bench.run(other_process()) == {"stored": 1, "known": 1}
+    assert bench.reader.read_ids() == ["2"]
+
+
+def test_who_was_read_elsewhere_in_vain_is_read_here() -> None:
+    """Where the other process has died and its reservation has run out, the reference is read after all."""
+    bench = Bench(some(1))
+    bench.source.elsewhere["1"] = 5
+    assert bench.run() == {"stored": 1}
+
+
+@pytest.mark.parametrize(("per_page", "per_process"), [(8, 64), (3, 4), (1, 1), (100, 10)])
+def test_calls_in_flight_are_bounded(per_page: int, per_process: int) -> None:
+    """Neither a Page nor the process has more calls in flight than its limit, and the limit is used."""
+    references = [r for page in range(1, 13) for r in some(600, str(page), page * 10_000)]
+    bench = Bench(references, calls_per_page=per_page, calls_per_process=per_process, references=10_000)
+    assert bench.run()["stored"] == 7_200
+    assert bench.reader.most_of_a_page == min(per_page, per_process)
+    assert bench.reader.most_at_once == min(per_process, 12 * per_page)
+
+
+@pytest.mark.parametrize("crashes", [0, WARY_CRASHES, ALONE_CRASHES])
+def test_the_bound_of_the_process_holds_for_suspects_too(crashes: int) -> None:
+    """References that some process may have died of do not go beyond the calls of this one."""
+    references = [in_flight(n, str(n), crashes=crashes) for n in range(1, 60)]
+    bench = Bench(references, calls_per_process=5)
+    bench.run()
+    assert bench.reader.most_at_once == (1 if crashes >= ALONE_CRASHES else 5)
+
+
+def test_references_in_flight_are_bounded() -> None:
+    """No more is taken than there is room for."""
+    bench = Bench(some(300), at_once=40, references=100)
+    held: list[int] = []
+    take = bench.source.take
+
+    async def watched(room: int, *, busy: bool) -> Any:
+        found = await take(room, busy=busy)
+        held.append(len(bench.source.taken) - len(bench.source.finished))
+        return found
+
+    bench.source.take = watched  # type: ignore[method-assign]
+    assert bench.run() == {"stored": 300}
+    assert 60 < max(held) <= 100
+
+
+def test_a_hanging_page_does_not_hold_up_another() -> None:
+    """While every call of one Page hangs, the other Page's leads are rows within the time of their own calls."""
+    bench = Bench([*some(400), *some(400, OTHER_PAGE, 1_000)])
+    bench.reader.hangs = {PAGE: 20.0}
+
+    async def look() -> None:
+        await asyncio.sleep(2)
+        assert {i for i, state in bench.store.rows.items() if state == "stored"} == set(
+            ids(some(400, OTHER_PAGE, 1_000))
+        )
+
+    assert bench.run(look())["stored"] >= 400
+
+
+def test_a_slow_page_s_queue_is_left_to_the_waiting_room() -> None:
+    """Who queues behind hanging calls becomes a waiting row while they hang, and is not held in memory."""
+    bench = Bench(some(1_000), references=2_000)
+    bench.reader.hangs = {PAGE: 20.0}
+
+    async def look() -> None:
+        await asyncio.sleep(sync.SLOW_CALL_SECONDS + 1)
+        slow = [o for _, o in bench.store.settled if isinstance(o, Snooze) and o.reason == "page_slow"]
+        assert len(slow) == 600
+
+    assert bench.run(look()) == {"snoozed": 600, "stored": 400}
+
+
+def test_one_slow_call_among_fast_ones_slows_no_page() -> None:
+    """A Page that answers its other calls is not left to the waiting room for one that hangs."""
+    bench = Bench(some(5_000), references=10_000)
+    read = bench.reader.read
+    calls = iter(range(10**6))
+
+    async def one_hangs(page_id: str, references: Any, lane: Lane) -> Any:
+        bench.reader.takes = 20.0 if next(calls) == 0 else 1.0
+        return await read(page_id, references, lane)
+
+    bench.reader.read = one_hangs  # type: ignore[method-assign]
+    assert bench.run() == {"stored": 5_000}
+
+
+def test_rows_are_written_as_answers_come() -> None:
+    """No lead that is here waits for a call that is still out."""
+    bench = Bench([*some(50), *some(50, OTHER_PAGE, 100)])
+    bench.reader.hangs = {PAGE: 4.0}
+
+    async def look() -> None:
+        await asyncio.sleep(1)
+        assert len(bench.source.finished) == 50
+
+    assert bench.run(look()) == {"stored": 100}
+
+
+def test_while_the_store_is_away_nothing_is_done_and_little_is_taken() -> None:
+    """An outage of Postgres acknowledges nothing, pauses the intake, counts nothing, and ends by itself."""
+    bench = Bench(some(5_000), at_once=100, references=1_000)
+    away = True
+    bench.store.fails = lambda: away
+
+    async def come_back() -> None:
+        nonlocal away
+        await asyncio.sleep(60)
+        assert bench.source.finished == []
+        assert len(bench.source.taken) <= 1_000
+        away = False
+
+    assert bench.run(come_back()) == {"stored": 5_000}
+    assert len(set(bench.reader.read_ids())) == len(bench.reader.read_ids())
+
+
+def test_a_commit_that_fails_is_repeated_and_its_leads_are_not_read_again() -> None:
+    """What has been read once waits in memory for the store."""
+    bench = Bench(some(100))
+    reads = bench.reader.batches
+    failures = iter([True] * 6)
+    bench.store.fails = lambda: bool(reads) and next(failures, False)
+    assert bench.run() == {"stored": 100}
+    assert bench.store.refused == 6
+    assert len(reads) == 2
+
+
+def test_a_store_asked_in_vain_at_every_second_question_loses_nobody() -> None:
+    """A store that fails in the middle of sorting out neither loses nor doubles a reference."""
+    bench = Bench([*some(30), *some(30, OTHER_PAGE, 100)], at_once=10)
+    bench.store.rows = {str(n): "stored" for n in range(1, 31, 3)}
+    answers = iter([False, True] * 40)
+    bench.store.fails = lambda: next(answers, False)
+    assert bench.run() == {"stored": 50, "known": 10}
+
+
+@pytest.mark.parametrize("where", ["take", "reserve"])
+def test_a_source_that_fails_ends_the_run(where: str) -> None:
+    """Without Redis the run ends with that error; what was in flight is finished or given back."""
+    bench = Bench(some(300), at_once=100)
+    answers = iter([False, False])
+    bench.source.fails = {where: lambda: next(answers, True)}
+    with pytest.raises(LedgerUnavailable):
+        bench.run()
+    bench.check_accounts()
+    assert len(bench.source.finished) >= 100
+
+
+def test_an_acknowledgement_that_fails_is_not_the_end() -> None:
+    """What is committed and not acknowledged stays pending: it is claimed later and then known."""
+    bench = Bench(some(10))
+    bench.source.fails = {"done": lambda: True}
+    assert run_jumping(bench.run_of().run()) == {"stored": 10}
+    assert bench.source.finished == []
+    assert bench.source.returned == []
+
+
+def test_what_is_held_is_kept_alive() -> None:
+    """While a call hangs its references, and those that follow another process, are kept from being claimed."""
+    bench = Bench(some(3), keep_every=1.0)
+    bench.reader.takes = 3.5
+    bench.source.elsewhere["3"] = 20
+    bench.source.fails = {"keep": iter([False, True, False, False]).__next__}
+    bench.run()
+    assert {frozenset(ids(kept)) for kept in bench.source.kept[:2]} == {frozenset({"1", "2", "3"})}
+
+
+def test_a_run_goes_on_taking_while_slow_calls_are_out() -> None:
+    """A source is told of slow calls, so that live references need not wait for their end."""
+    bench = Bench(some(1))
+    bench.reader.takes = 4.0
+    bench.source.endless = True
+    bench.stop = lambda: len(bench.source.asked_while_busy) > 60
+    bench.run()
+    assert bench.source.asked_while_busy[0] is False
+    assert True in bench.source.asked_while_busy
+
+
+@pytest.mark.parametrize("hang", [0.1, 5.0, 10**6])
+def test_a_stop_ends_in_bounded_time(hang: float) -> None:
+    """Told to stop, a run finishes what it can in a few seconds and gives the rest back."""
+    bench = Bench([*some(500), *some(500, OTHER_PAGE, 1_000)])
+    bench.reader.hangs = {PAGE: hang}
+    bench.source.endless = True
+    stopping = False
+    bench.stop = lambda: stopping
+
+    async def stop() -> None:
+        nonlocal stopping
+        await asyncio.sleep(1.0)
+        stopping = True
+        await asyncio.sleep(15.0)
+        assert len(bench.source.finished) + len(bench.source.returned) == 1_000
+
+    counts = bench.run(stop())
+    assert counts["given_back"] == len(bench.source.returned)
+    assert counts["stored"] == len(bench.source.finished)
+
+
+def test_a_stop_while_the_store_is_away_gives_everything_back() -> None:
+    """Without Postgres a stop still ends in bounded time, and nothing is acknowledged."""
+    bench = Bench(some(100))
+    bench.source.endless = True
+    bench.store.fails = lambda: bool(bench.reader.batches)
+    stopping = False
+    bench.stop = lambda: stopping
+
+    async def stop() -> None:
+        nonlocal stopping
+        await asyncio.sleep(5)
+        stopping = True
+        await asyncio.sleep(15)
+        assert len(bench.source.returned) == 100
+
+    assert bench.run(stop()) == {"given_back": 100}
+
+
+def test_nothing_new_is_started_after_a_stop() -> None:
+    """The end of a run starts no further call, however much is queued."""
+    bench = Bench(some(2_000), calls_per_page=1)
+    bench.reader.takes = 1.0
+    bench.stop = lambda: len(bench.source.taken) == 2_000
+    bench.run()
+    assert len(bench.reader.batches) == 1
+    assert len(bench.source.returned) == 1_950
+
+
+def test_a_give_back_that_fails_is_not_raised() -> None:
+    """Claims and leases run out by themselves, so a stop without Redis ends like any other."""
+    bench = Bench(some(100), calls_per_page=1)
+    bench.stop = lambda: bool(bench.source.taken)
+    bench.source.fails = {"give_back": lambda: True}
+    assert run_jumping(asyncio.wait_for(bench.run_of().run(), TOO_LONG))["given_back"] == 50
+
+
+@pytest.mark.parametrize("fault", [KeyError("ann@example.org"), RecursionError(), TimeoutError()])
+def test_a_reader_that_breaks_costs_its_batch_a_retry(
+    fault: Exception, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A fault of ours in reading harms neither another Page nor the run, and is told by its type alone."""
+    bench = Bench([*some(100), *some(100, OTHER_PAGE, 1_000)])
+    bench.reader.faults = {PAGE: fault}
+    assert bench.run() == {"retried": 100, "stored": 100}
+    told = capsys.readouterr()
+    assert "ann@" not in told.out + told.err
+
+
+def test_a_commit_that_breaks_ends_the_run_and_counts_as_a_crash() -> None:
+    """What cannot be written for a fault of ours is told and left pending, so that it counts against itself."""
+    bench = Bench(some(10))
+    bench.source.endless = True
+    bench.store.faults.append(RecursionError())
+    with pytest.raises(RecursionError):
+        run_jumping(asyncio.wait_for(bench.run_of().run(), TOO_LONG))
+    assert (bench.source.finished, bench.source.returned) == ([], [])
+
+
+def test_suspects_are_read_apart_from_the_innocent() -> None:
+    """Who was held at several crashes is read with others like it and with nobody else."""
+    suspects = [in_flight(n, str(n % 3), crashes=WARY_CRASHES) for n in range(1, 51)]
+    bench = Bench([*some(200, first=1_000), *suspects])
+    assert bench.run() == {"stored": 250}
+    named = set(ids(suspects))
+    mixed = [batch for _, batch in bench.reader.batches if named & set(batch) and set(batch) - named]
+    assert mixed == []
+
+
+def test_suspects_share_the_process_with_few() -> None:
+    """While suspects are read nothing else is in flight, and at most so many of them."""
+    suspects = [in_flight(n, str(n), crashes=WARY_CRASHES) for n in range(1, 51)]
+    bench = Bench([*suspects, *some(500, first=1_000)])
+    bench.run()
+    assert bench.reader.most_at_once == WARY_TOGETHER
+
+
+def test_who_was_held_at_many_crashes_is_read_all_alone() -> None:
+    """The last suspects have the process to themselves, one after the other, and no mark stays when they end."""
+    suspects = [in_flight(n, crashes=ALONE_CRASHES) for n in range(1, 6)]
+    bench = Bench(suspects)
+    assert bench.run() == {"stored": 5}
+    assert (bench.reader.most_at_once, len(bench.reader.batches)) == (1, 5)
+    assert bench.source.alone == {}
+
+
+def test_what_processes_died_of_is_not_read_again() -> None:
+    """A reference that was alone in several processes that died is a dead letter, unread, with its reason."""
+    bench = Bench([in_flight(1, crashes=ALONE_CRASHES), in_flight(2)])
+    bench.source.alone["1"] = POISON_CRASHES
+    assert bench.run() == {"dead": 1, "stored": 1}
+    assert bench.reader.read_ids() == ["2"]
+    assert [o for _, o in bench.store.settled if isinstance(o, DeadLetter)] == [DeadLetter("poison")]
+
+
+def test_alone_without_redis_is_not_begun() -> None:
+    """A suspect whose lonely reading cannot be noted is not read, and waits."""
+    bench = Bench([in_flight(1, crashes=ALONE_CRASHES)])
+    bench.source.fails = {"begin_alone": lambda: True}
+    assert bench.run() == {"snoozed": 1}
+    assert bench.reader.batches == []
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32))
+def test_everything_taken_is_done_or_given_back_whatever_fails(seed: int) -> None:
+    """Whatever fails, hangs, repeats or stops, each reference taken is done after its commit or given back, once."""
+    dice = random.Random(seed)
+    references = [
+        in_flight(
+            dice.randint(1, 150),
+            str(dice.randint(1, 4)),
+            entry_id=f"{n}-0".encode(),
+            crashes=dice.choice([0] * 20 + [WARY_CRASHES, ALONE_CRASHES]),
+            turn=dice.choice([None] * 5 + [3]),
+        )
+        for n in range(dice.randint(1, 400))
+    ]
+    bench = Bench(
+        references,
+        at_once=dice.randint(1, 200),
+        references=dice.choice([5, 50, 2_000]),
+        calls_per_page=dice.randint(1, 4),
+        calls_per_process=dice.randint(1, 8),
+        slow_page_calls=dice.choice([0, 1]),
+        keep_every=1.0,
+    )
+    outage, stop_after = dice.choice([0.0, 0.0, 0.1, 0.5]), dice.choice([10**9, 10**9, 1, 20])
+    bench.store.fails = lambda: dice.random() < outage
+    bench.store.takes = dice.choice([0, 0.05])
+    bench.store.parked_pages = set(dice.sample("1234", dice.randint(0, 1)))
+    bench.store.rows = {
+        str(dice.randint(1, 150)): dice.choice(["stored", "in_part", "dead"]) for _ in range(20)
+    }
+    bench.source.elsewhere = Counter(str(dice.randint(1, 150)) for _ in range(30))
+    bench.source.fails = {"keep": lambda: dice.random() < 0.2, "begin_alone": lambda: dice.random() < 0.2}
+    if dice.random() < 0.3:
+        bench.source.fails["take"] = lambda: dice.random() < 0.05
+    bench.reader.dice = dice
+    bench.reader.takes = dice.choice([0.2, 3.0, 30.0])
+    bench.reader.faults = {"4": KeyError()} if dice.random() < 0.2 else {}
+    kinds = [Snooze(at(5), "x"), Retry(at(5), "x", 1), Park("x"), DeadLetter("x")]
+    bench.reader.outcomes = {str(dice.randint(1, 150)): dice.choice(kinds) for _ in range(30)}
+    bench.stop = lambda: len(bench.source.taken) > stop_after
+
+    async def ended() -> None:
+        try:
+            await asyncio.wait_for(bench.run_of().run(), 50_000)
+        except LedgerUnavailable:
+            assert "take" in bench.source.fails
+
+    run_jumping(ended())
+    bench.check_accounts()
+    assert bench.reader.most_of_a_page <= bench.limits.calls_per_page
+    assert bench.reader.most_at_once <= bench.limits.calls_per_process
