@@ -275,12 +275,21 @@ def test_roots_closed_folders_are_left_closed(data_dir: Path, monkeypatch: pytes
     monkeypatch.setattr(postgres_server, "ROOTS_HOME", data_dir / "elsewhere")
     monkeypatch.setattr(postgres_server, "find_postgres", _closed_copy(data_dir / "closed"))
     closed = data_dir / "closed" / "data"
-    closed.mkdir()
     for _ in range(2):
         with running(prepared(prepare_postgres, closed), data_dir / "log"):
             pass
     assert (data_dir / "closed").stat().st_mode & 0o077 == 0
     assert (closed / "postgres").resolve().is_relative_to((data_dir / "elsewhere").resolve())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root lends Postgres another account")
+def test_roots_data_directory_is_opened_to_the_server_alone(data_dir: Path) -> None:
+    """A data directory that root made stays closed to all but the account that has its data in there."""
+    fresh = data_dir / "fresh"
+    with running(prepared(prepare_postgres, fresh), data_dir / "log"):
+        assert not (fresh / "postgres").is_symlink()
+        assert fresh.stat().st_mode & 0o067 == 0
+        assert fresh.stat().st_gid == (fresh / "postgres").stat().st_gid
 
 
 def _closed_copy(folder: Path) -> Callable[[int | None], Path]:

@@ -162,7 +162,7 @@ def _account(home: Path) -> Account | None:
 def _home(data_dir: Path, account: Account | None) -> Path:
     """The folder of cluster, socket and, if need be, binaries; `data_dir`/postgres is it, or leads to it."""
     home = data_dir / "postgres"
-    if account is not None and not home.exists() and not can_pass(account, data_dir):
+    if account is not None and not home.exists() and not _let_pass(account, data_dir):
         # Below /root, say. That is not ours to open to others.
         elsewhere = ROOTS_HOME / _mark(home)
         elsewhere.parent.mkdir(parents=True, exist_ok=True)
@@ -176,6 +176,14 @@ def _home(data_dir: Path, account: Account | None) -> Path:
     elif home.stat().st_uid != os.geteuid():
         raise ConfigurationError(f"{home} belongs to another user; choose another data directory")
     return home
+
+
+def _let_pass(account: Account, data_dir: Path) -> bool:
+    """Whether `account` gets through to what is its own in `data_dir`, which is opened to its group if need be."""
+    if not can_pass(account, data_dir) and data_dir.stat().st_uid == 0:
+        os.chown(data_dir, -1, account.gid)
+        data_dir.chmod(data_dir.stat().st_mode | stat.S_IXGRP)
+    return can_pass(account, data_dir)
 
 
 def _reachable(binaries: Path, home: Path, account: Account | None) -> Path:

@@ -109,10 +109,7 @@ def within(seconds: float, holds: Callable[[], bool]) -> bool:
 
 def make_data_dir(data_dir: Path) -> Path:
     """The data directory, absolute, made if need be."""
-    if not data_dir.exists():
-        data_dir.mkdir(parents=True)
-        # Root's Postgres runs as another account, which has to pass through here to what is its own.
-        data_dir.chmod(0o711 if os.geteuid() == 0 else 0o700)
+    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     return data_dir.resolve()
 
 
