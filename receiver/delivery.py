@@ -24,7 +24,7 @@ LEADGEN_UPDATE: Final = "leadgen_update"
 SAMPLE_ID_DIGITS: Final = 9
 """The dashboard's sample ids are fours alone, 9 to 12 of them; a lead's own id is 15 to 17 digits of all
 kinds."""
-TIME_DIGITS: Final = 16
+TIME_DIGITS: Final = 14
 """The longest time that a stream entry carries."""
 
 

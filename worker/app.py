@@ -15,11 +15,10 @@ from celery.signals import setup_logging
 
 from worker import logs
 from worker.doorbell import MESSAGE_EXPIRES_SECONDS
-from worker.inbox import DRAIN_TASK, LIVE_QUEUE, RESUME_TASK, TIDY_TASK, UPKEEP_QUEUE
+from worker.inbox import DRAIN_TASK, LIVE_QUEUE, RESUME_TASK, TIDY_TASK
 from worker.settings import Settings
 
 TIDY_EVERY_SECONDS: Final = 3_600.0
-QUEUES: Final = (LIVE_QUEUE, UPKEEP_QUEUE)
 
 
 def create_app(settings: Settings) -> Celery:

@@ -17,8 +17,8 @@ class InFlight:
     """One reference that this process has taken up: from the stream (`entry_id`) or leased from a row (`turn`).
 
     `crashes`: how often it was taken up before and neither finished nor given back; that somebody died holding it
-    says nothing of this reference as long as it was held together with others. `attempts` are failures for `reason`.
-    `in_part`: the lead is stored already, without its ad fields.
+    says nothing of this reference as long as it was held together with others. `attempts` are failures
+    for `failed_for`. `in_part`: the lead is stored already, without its ad fields.
     """
 
     leadgen_id: str
@@ -32,7 +32,7 @@ class InFlight:
     turn: int | None = None
     source: str = "webhook"
     crashes: int = 0
-    reason: str | None = None
+    failed_for: str | None = None
     in_part: bool = False
 
     @classmethod

@@ -1,7 +1,8 @@
 """The operator's commands. They unwrap arguments, call what does the work, and print; they decide nothing.
 
 Invariant: results go to stdout, everything else to stderr; an error is one line that says what to do, and exit
-status 1, or 2 where the settings or arguments are wrong. No command prints an answer of a person or a token.
+status 1, or 2 where the settings or arguments are wrong. No command but `demo` prints an answer of a person, and none
+a token. What a command needs is imported in it: a health check every few seconds should not load all of Celery.
 """
 
 import asyncio
@@ -11,27 +12,20 @@ import sys
 import time
 from collections.abc import Coroutine
 from contextlib import ExitStack
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
-from rich.console import Console
-from rich.table import Table
 
-from worker import demo as demonstration
 from worker import logs
-from worker.app import QUEUES, create_app, run_schedule, run_worker
 from worker.errors import ConfigurationError, LeadSyncError
-from worker.runtime import Family, now, open_store, open_stream
+from worker.inbox import QUEUES
 from worker.settings import Settings, read_settings
-from worker.stack import build_stack, remember, remembered
-from worker.status import gather, render
-from worker.store.leads import Row
-from worker.store.migrate import migrate as migrate_schema
-from worker.store.migrate import migrate_when_up
-from worker.supervisor import run as supervise
-from worker.tasks import Tasks
+from worker.stream import last_look
+
+if TYPE_CHECKING:
+    from worker.store.leads import Row
 
 T = TypeVar("T")
 
@@ -79,6 +73,9 @@ def up(data_dir: Path) -> None:
     DATABASE_URL and REDIS_URL are used where they are set; otherwise Redis and Postgres are started here and keep
     their data in --data-dir. One Ctrl-C ends all of it in order.
     """
+    from worker.stack import build_stack, remember
+    from worker.supervisor import run as supervise
+
     settings = read_settings("META_APP_SECRET", "META_VERIFY_TOKEN")
     with ExitStack() as held:
         stack = build_stack(settings, data_dir, held=held)
@@ -104,6 +101,10 @@ def demo(leads: int, latency: float, keep: Path | None) -> None:
     receiver, Redis, Celery and Graph into Postgres, and compares every row with what Graph holds.
     Exit status 0 only if every lead is there and equal.
     """
+    from rich.console import Console
+
+    from worker import demo as demonstration
+
     sys.exit(demonstration.run(leads=leads, latency=latency, keep=keep, console=Console(stderr=False)))
 
 
@@ -131,6 +132,11 @@ def sandbox(settings: tuple[str, ...]) -> None:
 @click.option("--concurrency", type=click.IntRange(1, 64), help="Processes; default WORKER_CONCURRENCY.")
 def worker(queues: tuple[str, ...], concurrency: int | None) -> None:
     """Run a worker: reads announced leads from Graph and stores them. Ends on SIGTERM, giving work back."""
+    from worker.app import create_app, run_worker
+    from worker.runtime import Family
+    from worker.store.migrate import migrate_when_up
+    from worker.tasks import Tasks
+
     settings = read_settings(*_SERVERS, "META_APP_SECRET")
     if concurrency is not None:
         settings = dataclasses.replace(settings, worker_concurrency=concurrency)
@@ -144,6 +150,8 @@ def worker(queues: tuple[str, ...], concurrency: int | None) -> None:
 @main.command()
 def schedule() -> None:
     """Run the schedule, which rings for work. Run exactly one."""
+    from worker.app import create_app, run_schedule
+
     settings = read_settings("REDIS_URL")
     logs.configure(settings.log_style, settings.log_level)
     run_schedule(create_app(settings), settings)
@@ -152,6 +160,8 @@ def schedule() -> None:
 @main.command()
 def migrate() -> None:
     """Bring the database's schema up to this version. Workers also do it when they start."""
+    from worker.store.migrate import migrate as migrate_schema
+
     settings = _settings(DATA_DIR, "DATABASE_URL")
     before, after = migrate_schema(settings.database_url)
     click.echo(f"schema at {after}" + ("" if before == after else f" (was {before or 'empty'})"))
@@ -162,6 +172,10 @@ def migrate() -> None:
 @_data_dir
 def status(as_json: bool, data_dir: Path) -> None:
     """Tell how it goes: what came in, what waits and why, what is dead, who works."""
+    from rich.console import Console
+
+    from worker.status import gather, render
+
     settings = _settings(data_dir, *_SERVERS)
     report = _ask(gather(settings))
     if as_json:
@@ -175,17 +189,11 @@ def status(as_json: bool, data_dir: Path) -> None:
 @click.option("--within", default=120, show_default=True, type=click.IntRange(1), help="Seconds.")
 def health(who: str, within: int) -> None:
     """Exit 0 if the workers of a queue, or the schedule, have lately looked at their work; for health checks."""
-    settings = read_settings("REDIS_URL")
-
-    async def ask() -> float | None:
-        async with open_stream(settings) as stream:
-            at_ms = (await stream.condition())["progress"].get(who)
-            return None if at_ms is None else time.time() - at_ms / 1000
-
-    age = _ask(ask())
+    looked_at = last_look(read_settings("REDIS_URL").redis_url, who)
+    age = None if looked_at is None else time.time() - looked_at
     if age is None or age > within:
         raise LeadSyncError(
-            f"{who} has not looked at its work for {'ever' if age is None else f'{age:.0f} s'}"
+            f"{who} has not looked at its work {'yet' if age is None else f'for {age:.0f} s'}"
         )
     click.echo(f"{who} looked at its work {age:.0f} s ago")
 
@@ -210,7 +218,9 @@ _page = click.option("--page", "page_id", help="Only those of this Page.")
 def list_dead(reason: str | None, page_id: str | None, limit: int, as_json: bool, data_dir: Path) -> None:
     """List dead letters, the newest first."""
 
-    async def ask(settings: Settings) -> list[Row]:
+    from worker.runtime import open_store
+
+    async def ask(settings: Settings) -> "list[Row]":
         async with open_store(settings) as store:
             return await store.dead_letters(reason=reason, page_id=page_id, limit=limit)
 
@@ -224,7 +234,9 @@ def list_dead(reason: str | None, page_id: str | None, limit: int, as_json: bool
 def show_dead(leadgen_id: str, data_dir: Path) -> None:
     """Show all that is known of one reference, but its answers."""
 
-    async def ask(settings: Settings) -> Row | None:
+    from worker.runtime import open_store
+
+    async def ask(settings: Settings) -> "Row | None":
         async with open_store(settings) as store:
             return await store.show(leadgen_id)
 
@@ -250,9 +262,13 @@ def replay(
     if not (leadgen_ids or reason or page_id or everything):
         raise click.UsageError("name LEADGEN_IDS, or choose by --reason, --page or --all")
 
+    from worker.runtime import open_store
+
     async def ask(settings: Settings) -> tuple[str, ...]:
         async with open_store(settings) as store:
-            return await store.replay(now(), ids=leadgen_ids or None, reason=reason, page_id=page_id)
+            return await store.replay(
+                datetime.now(UTC), ids=leadgen_ids or None, reason=reason, page_id=page_id
+            )
 
     replayed = _ask(ask(_settings(data_dir, "DATABASE_URL")))
     click.echo(f"{len(replayed)} put back; the workers read them within seconds")
@@ -269,7 +285,9 @@ def pages() -> None:
 def list_pages(as_json: bool, data_dir: Path) -> None:
     """List the Pages that are or were held, and what waits for them."""
 
-    async def ask(settings: Settings) -> list[Row]:
+    from worker.runtime import open_store
+
+    async def ask(settings: Settings) -> "list[Row]":
         async with open_store(settings) as store:
             return await store.pages()
 
@@ -282,9 +300,11 @@ def list_pages(as_json: bool, data_dir: Path) -> None:
 def unpark(page_ids: tuple[str, ...], data_dir: Path) -> None:
     """Take Pages up again once their token or permission is mended; what waits for them is read at once."""
 
+    from worker.runtime import open_store
+
     async def ask(settings: Settings) -> tuple[str, ...]:
         async with open_store(settings) as store:
-            return await store.unpark(page_ids, now())
+            return await store.unpark(page_ids, datetime.now(UTC))
 
     freed = _ask(ask(_settings(data_dir, "DATABASE_URL")))
     for page_id in page_ids:
@@ -293,6 +313,8 @@ def unpark(page_ids: tuple[str, ...], data_dir: Path) -> None:
 
 def _settings(data_dir: Path | str, *needed: str) -> Settings:
     """The settings, with the servers of a running `leadsync up` where none are set."""
+    from worker.stack import remembered
+
     settings = read_settings()
     found = remembered(Path(data_dir))
     settings = dataclasses.replace(
@@ -316,7 +338,7 @@ def _ask(work: Coroutine[Any, Any, T]) -> T:
     return asyncio.run(work)
 
 
-def _print_rows(rows: list[Row], as_json: bool, *, empty: str) -> None:
+def _print_rows(rows: "list[Row]", as_json: bool, *, empty: str) -> None:
     if as_json:
         for row in rows:
             click.echo(json.dumps(row, default=str))
@@ -324,6 +346,9 @@ def _print_rows(rows: list[Row], as_json: bool, *, empty: str) -> None:
     if not rows:
         click.echo(empty)
         return
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table(*rows[0])
     for row in rows:
         table.add_row(*(_cell(value) for value in row.values()))

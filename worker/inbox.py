@@ -34,6 +34,7 @@ RESUME_BELL: Final = "leadsync:bell:resume"
 
 LIVE_QUEUE: Final = "live"
 UPKEEP_QUEUE: Final = "upkeep"
+QUEUES: Final = (LIVE_QUEUE, UPKEEP_QUEUE)
 DRAIN_TASK: Final = "leads.drain"
 RESUME_TASK: Final = "leads.resume"
 TIDY_TASK: Final = "leads.tidy"

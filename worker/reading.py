@@ -82,20 +82,20 @@ class LeadReader:
         self, page_id: str, references: tuple[InFlight, ...], lane: Lane
     ) -> list[tuple[InFlight, Outcome]]:
         """An outcome for each of these references of `page_id`, at most 50."""
+        fields = self._fields(page_id)
+        settled: list[tuple[InFlight, Outcome]] = []
+        if fields is REDUCED_FIELDS:
+            until = self._reduced_until[page_id]
+            settled = [(r, Snooze(until, AD_FIELDS_REFUSED)) for r in references if r.in_part]
+            references = tuple(r for r in references if not r.in_part)
         try:
-            fields = self._fields(page_id)
-            kept: list[tuple[InFlight, Outcome]] = []
-            if fields is REDUCED_FIELDS:
-                until = self._reduced_until[page_id]
-                kept = [(r, Snooze(until, AD_FIELDS_REFUSED)) for r in references if r.in_part]
-                references = tuple(r for r in references if not r.in_part)
-            return kept + await self._ask(page_id, references, fields, lane, UNANSWERED_AGAIN)
+            return settled + await self._ask(page_id, references, fields, lane, UNANSWERED_AGAIN)
         except Exception as error:
             # A fault of ours must not take the drain down with it. Only its type is told: its text may quote a lead.
             log.error(
                 "reading_failed", page_id=page_id, error=type(error).__name__, references=len(references)
             )
-            return self._all(references, Unexpected("a fault of leadsync"))
+            return settled + self._all(references, Unexpected("a fault of leadsync"))
 
     async def _ask(
         self, page_id: str, references: tuple[InFlight, ...], fields: Sequence[str], lane: Lane, again: int
@@ -157,6 +157,8 @@ class LeadReader:
                 settled.append((reference, self._outcome(reference, raw)))
             else:
                 settled.append((reference, self._stored(reference, raw, fields)))
+        if fields is not REDUCED_FIELDS and any(isinstance(outcome, Stored) for _, outcome in settled):
+            self._refusals.pop(page_id, None)
         if refused:
             whole = len(refused) == len(references)
             settled += await self._ask_reduced(page_id, tuple(refused), lane, again, whole=whole)
@@ -182,8 +184,6 @@ class LeadReader:
             if self._refusals[page_id] >= REFUSALS_TO_REDUCE:
                 log.warning("ad_fields_refused", page_id=page_id)
                 self._reduced_until[page_id] = self._clock() + REDUCED_FOR
-        elif not whole:
-            self._refusals.pop(page_id, None)
         return settled
 
     def _still_in_part(self, reference: InFlight) -> Outcome:
@@ -196,6 +196,7 @@ class LeadReader:
         until = self._reduced_until.get(page_id)
         if until is not None and until <= self._clock():
             del self._reduced_until[page_id]
+            self._refusals.pop(page_id, None)
             until = None
         return FULL_FIELDS if until is None else REDUCED_FIELDS
 
@@ -223,7 +224,7 @@ class LeadReader:
         return outcome_of(
             error,
             attempts=reference.attempts,
-            last_reason=reference.reason,
+            last_reason=reference.failed_for,
             waiting_since=reference.first_seen_at,
             now=self._clock(),
             policy=self._policy,

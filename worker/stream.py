@@ -61,6 +61,18 @@ def note_schedule(client: redis.Redis) -> None:
     client.hset(PROGRESS, "schedule", str(time.time_ns() // 1_000_000))
 
 
+def last_look(redis_url: str, who: str) -> float | None:
+    """When `who` (a queue, or `schedule`) last looked at its work, in unix seconds."""
+    try:
+        with redis.Redis.from_url(
+            redis_url, socket_timeout=5, socket_connect_timeout=2, protocol=2
+        ) as client:
+            at_ms: Any = client.hget(PROGRESS, who)
+    except (redis.RedisError, OSError) as error:
+        raise LedgerUnavailable(f"Redis cannot be asked: {type(error).__name__}") from None
+    return None if at_ms is None else int(at_ms) / 1000
+
+
 def consumer_name(host: str, pid: int) -> str:
     """A name that no other process has, not even a later one with the same pid."""
     return f"{host}-{pid}-{secrets.token_hex(4)}"

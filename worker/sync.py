@@ -370,6 +370,9 @@ class Run:
 
     def _count(self, settled: Sequence[tuple[InFlight, Outcome]]) -> None:
         for reference, outcome in settled:
+            if reference.in_part and not isinstance(outcome, Stored):
+                self.counts["left_in_part"] += 1
+                continue
             self.counts[_COUNT_AS[type(outcome)]] += 1
             if isinstance(outcome, DeadLetter):
                 log.warning(

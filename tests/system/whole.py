@@ -137,6 +137,15 @@ class Whole:
             return False
         return True
 
+    def lives(self, pid: int | None) -> bool:
+        """Whether this process runs; one that has ended and is not yet waited for does not."""
+        try:
+            return (
+                pid is not None and Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+            )
+        except OSError:
+            return False
+
     def log(self) -> str:
         """What all processes have written."""
         return (self.folder / "whole.log").read_text(errors="replace")

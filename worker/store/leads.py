@@ -125,7 +125,16 @@ class LeadStore:
         log.error(
             "row_refused", leadgen_id=row["leadgen_id"], page_id=row["page_id"], sqlstate=refused.sqlstate
         )
-        kept = ("leadgen_id", "turn", "attempts", "first_seen_at", "page_id", "source", "received_at")
+        kept = (
+            "leadgen_id",
+            "turn",
+            "attempts",
+            "failed_for",
+            "first_seen_at",
+            "page_id",
+            "source",
+            "received_at",
+        )
         dead = _verdict(
             {name: row[name] for name in kept}, "dead", f"{REFUSED_REASON}_{refused.sqlstate}", None
         )
@@ -249,7 +258,7 @@ def _leased(row: Mapping[str, Any]) -> InFlight:
         turn=row["turn"],
         source=row["source"],
         crashes=row["leases"] - 1,
-        reason=row["reason"],
+        failed_for=row["failed_for"],
         in_part=row["in_part"],
     )
 
@@ -259,6 +268,7 @@ def _row(reference: InFlight, outcome: Outcome, now: datetime) -> Row:
         "leadgen_id": reference.leadgen_id,
         "turn": reference.turn,
         "attempts": reference.attempts,
+        "failed_for": reference.failed_for,
         "first_seen_at": reference.first_seen_at.isoformat(),
         "page_id": reference.page_id,
         "form_id": reference.form_id,
@@ -272,11 +282,12 @@ def _row(reference: InFlight, outcome: Outcome, now: datetime) -> Row:
         case Snooze(until, reason):
             return _verdict(row, "waiting", reason, until)
         case Retry(at, reason, attempts):
-            return _verdict({**row, "attempts": attempts}, "waiting", reason, at)
+            return _verdict({**row, "attempts": attempts, "failed_for": reason}, "waiting", reason, at)
         case Park(reason):
             return _verdict(row, "waiting", reason, now)
         case DeadLetter(reason):
-            return _verdict({**row, "attempts": reference.attempts + 1}, "dead", reason, None)
+            died = {**row, "attempts": reference.attempts + 1, "failed_for": reason}
+            return _verdict(died, "dead", reason, None)
 
 
 def _verdict(row: Row, state: str, reason: str, due_at: datetime | None) -> Row:
@@ -296,6 +307,7 @@ def _lead_columns(lead: Lead, reference: InFlight, now: datetime) -> Row:
         "state": "stored",
         "reason": None,
         "attempts": 0,
+        "failed_for": None,
         "due_at": again.isoformat() if lead.in_part and (again := full_reading(0, now)) else None,
         "form_id": lead.form_id or reference.form_id,
         "ad_id": lead.ad_id or reference.ad_id,

@@ -37,12 +37,13 @@ _NAMES: Final = ", ".join((*_LEAD_COLUMNS, *_JSON_COLUMNS))
 
 SETTLE: Final = f"""
 insert into leadgen as l (
-    leadgen_id, state, reason, attempts, due_at, turn, first_seen_at, last_seen_at, page_id, {_NAMES},
+    leadgen_id, state, reason, attempts, failed_for, due_at, turn, first_seen_at, last_seen_at, page_id, {_NAMES},
     is_test, in_part, cleaned, source, received_at, stored_at, updated_at)
-select leadgen_id, state, reason, attempts, due_at, coalesce(turn, -1), first_seen_at, first_seen_at, page_id, {_NAMES},
+select leadgen_id, state, reason, attempts, failed_for, due_at, coalesce(turn, -1), first_seen_at, first_seen_at,
+    page_id, {_NAMES},
     is_test, in_part, cleaned, source, received_at, case when state = 'stored' then %(now)s::timestamptz end, %(now)s
 from jsonb_to_recordset(%(rows)s::jsonb) as r (
-    leadgen_id text, state text, reason text, attempts integer, due_at timestamptz, turn bigint,
+    leadgen_id text, state text, reason text, attempts integer, failed_for text, due_at timestamptz, turn bigint,
     first_seen_at timestamptz, page_id text, form_id text, ad_id text, ad_name text, adset_id text,
     adset_name text, campaign_id text, campaign_name text, created_time timestamptz, is_organic boolean,
     platform text, partner_name text, retailer_item_id text, field_data jsonb,
@@ -53,6 +54,7 @@ on conflict (leadgen_id) do update set
     state = case when l.state = 'stored' then 'stored' else excluded.state end,
     reason = excluded.reason,
     attempts = excluded.attempts,
+    failed_for = excluded.failed_for,
     due_at = case when excluded.state = 'stored' and l.state = 'stored' and not l.in_part then null
              else excluded.due_at end,
     turn = l.turn + 1,
@@ -92,7 +94,7 @@ update leadgen l
 set due_at = %(now)s::timestamptz + %(lease)s::interval, turn = turn + 1, leases = leases + 1
 from picked where l.leadgen_id = picked.leadgen_id
 returning l.leadgen_id, l.page_id, l.form_id, l.ad_id, l.attempts, l.turn, l.leases, l.first_seen_at, l.received_at,
-    l.source, l.reason, l.in_part
+    l.source, l.failed_for, l.in_part
 """
 
 LEASE_DUE: Final = f"""
