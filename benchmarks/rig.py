@@ -19,6 +19,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+import click
 import psycopg
 from rich.console import Console
 
@@ -194,13 +195,13 @@ def wait_for_rows(query: str, wanted: int, database_url: str, *, patience: float
 
 @contextmanager
 def told_when_stuck(rig: Rig, console: Console) -> Iterator[None]:
-    """Show the end of the processes' log where a measurement could not be made."""
+    """Where a measurement could not be made, show the end of the processes' log and say why in one line."""
     try:
         yield
-    except LeadSyncError:
+    except LeadSyncError as error:
         console.print("[bold]the last lines of the processes' log:[/]")
         console.print(rig.log_tail(), markup=False, highlight=False)
-        raise
+        raise click.ClickException(str(error)) from None
 
 
 def free_port() -> int:
