@@ -89,6 +89,7 @@ def test_what_was_written_is_there_after_a_kill(
     with running(kind.prepare(data_dir), data_dir / "log") as second:
         assert kind.read(second.url) == "yes"
         assert second.url == first.url
+    assert "FATAL" not in (data_dir / "log").read_text()  # nobody knocks before the server is up
 
 
 def test_an_orderly_end_does_not_wait_for_clients(

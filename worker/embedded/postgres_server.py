@@ -88,7 +88,7 @@ def prepare_postgres(data_dir: Path) -> ServerProcess:
         url=f"postgresql://{NAME}@/{NAME}?host={quote(str(sockets), safe='/')}",
         # Fast: open transactions are rolled back. SIGTERM would wait for every client to leave.
         stop_signal=signal.SIGINT,
-        is_ready=partial(_answers, binaries / "pg_isready", sockets),
+        is_ready=partial(_answers, binaries / "pg_isready", cluster, sockets),
         lock=lock,
     )
 
@@ -239,9 +239,15 @@ def _mark(path: Path) -> str:
     return hashlib.sha256(os.fsencode(path)).hexdigest()[:12]
 
 
-def _answers(pg_isready: Path, sockets: Path) -> bool:
+def _answers(pg_isready: Path, cluster: Path, sockets: Path) -> bool:
+    # The pid file's last line is asked first: each connection before its time would put a FATAL into the log.
+    try:
+        if not (cluster / "postmaster.pid").read_text().rstrip().endswith("\nready"):
+            return False
+    except FileNotFoundError:
+        return False
     asked = subprocess.run(
-        [pg_isready, "--quiet", "--timeout=2", "-h", sockets, "-p", "5432", "-d", NAME],
+        [pg_isready, "--quiet", "--timeout=2", "-h", sockets, "-p", "5432", "-d", NAME, "-U", NAME],
         env=SERVER_ENVIRONMENT,
         check=False,
     )
