@@ -12,7 +12,7 @@
       Blocked                   token or permission refused      -> Park the Page, alarm once
         TokenRefused  PermissionRefused  ProofRefused
       Unreadable                asking again cannot help         -> DeadLetter
-        LeadGone  LeadMalformed  RequestRefused
+        LeadMalformed  RequestRefused
     ConfigurationError          refuse to start; list every problem at once
 
 Nothing is decided here: graph/faults.py maps Meta's answers to these, outcomes.py says what each means for a
@@ -107,12 +107,6 @@ class Unreadable(LeadSyncError):
     """Asking again cannot help."""
 
     reason = "unreadable"
-
-
-class LeadGone(Unreadable):
-    """The lead was deleted or has expired."""
-
-    reason = "lead_gone"
 
 
 class LeadMalformed(Unreadable):

@@ -266,7 +266,7 @@ class Run:
 
     def _calls_for(self, page_id: str) -> int:
         if self._is_slow(page_id):
-            return self._limits.slow_page_calls
+            return min(self._limits.slow_page_calls, self._limits.calls_per_page)
         return 1 if page_id in self._slow_until else self._limits.calls_per_page
 
     def _is_slow(self, page_id: str) -> bool:

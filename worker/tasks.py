@@ -5,6 +5,7 @@ leaves the work where it lies; the schedule rings again.
 """
 
 import os
+import secrets
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -51,7 +52,7 @@ class Tasks:
     def _guarded(self, work: Callable[[], None]) -> Callable[[], None]:
         def task() -> None:
             structlog.contextvars.clear_contextvars()
-            structlog.contextvars.bind_contextvars(process=os.getpid())
+            structlog.contextvars.bind_contextvars(process=os.getpid(), run=secrets.token_hex(4))
             try:
                 if not self._family.is_stopping():
                     work()

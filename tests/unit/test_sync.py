@@ -102,7 +102,7 @@ def test_every_outcome_is_carried_out_and_counted() -> None:
         "1": Snooze(at(9), "x"),
         "2": Retry(at(9), "x", 1),
         "3": Park("token_refused"),
-        "4": DeadLetter("lead_gone"),
+        "4": DeadLetter("lead_malformed"),
     }
     assert bench.run() == {"snoozed": 1, "retried": 1, "parked": 1, "dead": 1, "stored": 1}
     assert {r.leadgen_id: o for r, o in bench.store.settled if r.leadgen_id != "5"} == bench.reader.outcomes
@@ -240,6 +240,14 @@ def test_a_slow_page_s_queue_is_left_to_the_waiting_room() -> None:
         assert len(slow) == 600
 
     assert bench.run(look()) == {"snoozed": 600, "stored": 400}
+
+
+def test_a_slow_page_has_no_more_calls_than_any_page() -> None:
+    """The calls that a slow Page is left with stay within the bound on calls of a Page."""
+    bench = Bench(some(500), calls_per_page=1, slow_page_calls=2)
+    bench.reader.takes = 20.0
+    bench.run()
+    assert bench.reader.most_of_a_page == 1
 
 
 def test_one_slow_call_among_fast_ones_slows_no_page() -> None:
