@@ -126,7 +126,7 @@ def remark_full_machine(runs: Mapping[str, Sequence[Spent]], console: Console) -
         if busy > FULL_MACHINE * cores:
             console.print(
                 f"[yellow]{label}: {busy:.1f} of {cores} cores were busy, so its leads/s are the machine's limit, "
-                "which it shares with sandbox and servers[/]; CPU seconds are not affected"
+                "which it shares with sandbox and servers[/]; CPU seconds suffer less"
             )
 
 
