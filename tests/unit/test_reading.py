@@ -342,6 +342,23 @@ def test_a_fault_of_ours_in_one_lead_is_that_lead_s(monkeypatch: pytest.MonkeyPa
     assert bench.kinds(*some(3)) == [Stored, Retry, Stored]
 
 
+def test_who_waits_for_its_ad_fields_is_not_lost_by_a_fault() -> None:
+    """On a Page read with the reduced list, a fault while reading the others leaves nobody without an outcome."""
+    bench = Bench(refuses_ad_fields=AD_FIELDS)
+    refused_in_a_row(bench, REFUSALS_TO_REDUCE)
+    bench.graph.says.append(KeyError())
+    bench.read(in_flight(1, turn=1, in_part=True), in_flight(2))
+
+
+def test_refusals_far_apart_reduce_nothing() -> None:
+    """Three leads of another ad account among many that were read in full do not cost the Page its ad fields."""
+    bench = Bench()
+    for _ in range(REFUSALS_TO_REDUCE + 1):
+        bench.graph.says.append(AD_FIELDS)
+        bench.read(in_flight(1))
+        assert refused_in_a_row(bench, 5) == [FULL] * 5
+
+
 THROTTLED = Throttled("told", until=at(9), scope="page")
 TRANSIENT = [GraphUnavailable("told"), ItemUnanswered("told"), NotVisibleYet("told")]
 REFUSED = [AD_FIELDS, RequestRefused("told"), TokenRefused("told")]
