@@ -8,13 +8,13 @@ https://redis.io/docs/latest/develop/data-types/streams/
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
 import redis
 import redis.asyncio as aioredis
 import structlog
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import ExecAbortError, NoScriptError, OutOfMemoryError, RedisError, ResponseError
 
 from worker.batches import InFlight
 from worker.errors import LedgerUnavailable
@@ -190,18 +190,21 @@ class LeadStream:
         entry_ids = [r.entry_id for r in references if r.entry_id is not None]
         if not entry_ids:
             return
-        async with self._group(), self._client.pipeline(transaction=True) as pipe:
+
+        def acknowledge(pipe: "aioredis.client.Pipeline") -> None:
             pipe.xack(STREAM, GROUP, *entry_ids)
             pipe.xdel(STREAM, *entry_ids)
             pipe.delete(*{RESERVED_PREFIX + r.leadgen_id for r in references if r.entry_id is not None})
-            await pipe.execute()
+
+        await self._let_go(acknowledge)
 
     async def give_back(self, references: Sequence[InFlight]) -> None:
         """Unread: any drain may claim these at once, and this delivery does not count against them."""
         entry_ids = [r.entry_id for r in references if r.entry_id is not None]
         if not entry_ids:
             return
-        async with self._group(), self._client.pipeline(transaction=True) as pipe:
+
+        def release(pipe: "aioredis.client.Pipeline") -> None:
             for entry_id in entry_ids:
                 pipe.xclaim(
                     STREAM,
@@ -214,7 +217,24 @@ class LeadStream:
                     justid=True,
                 )
             pipe.delete(*{RESERVED_PREFIX + r.leadgen_id for r in references if r.entry_id is not None})
-            await pipe.execute()
+
+        await self._let_go(release)
+
+    async def _let_go(self, queue: "Callable[[aioredis.client.Pipeline], None]") -> None:
+        """Carry out commands that free memory: whole in a MULTI, or one by one where Redis is full.
+
+        At maxmemory Redis refuses whatever is queued in a MULTI, though not the same commands outside of one.
+        """
+        async with self._group():
+            for transaction in (True, False):
+                async with self._client.pipeline(transaction=transaction) as pipe:
+                    queue(pipe)
+                    try:
+                        await pipe.execute()
+                        return
+                    except (OutOfMemoryError, ExecAbortError):
+                        if not transaction:
+                            raise
 
     async def keep(self, references: Sequence[InFlight]) -> None:
         """Say that these are still being worked on, so that nobody claims them."""
@@ -277,7 +297,8 @@ class LeadStream:
     async def hush(self, seconds: float) -> None:
         """Nobody needs to ring for `seconds`: this process is listening."""
         async with self._redis():
-            await self._client.set(BELL, self._consumer, px=max(1, int(seconds * 1000)))
+            with suppress(OutOfMemoryError):
+                await self._client.set(BELL, self._consumer, px=max(1, int(seconds * 1000)))
 
     async def unhush(self) -> None:
         """From here on ringing is needed again; look at the stream once more after this."""
@@ -288,7 +309,8 @@ class LeadStream:
         """Note that a worker of `queue` is looking at its work, in this process even where Redis is away."""
         self._on_progress()
         async with self._redis():
-            await self._client.hset(PROGRESS, queue, str(time.time_ns() // 1_000_000))
+            with suppress(OutOfMemoryError):
+                await self._client.hset(PROGRESS, queue, str(time.time_ns() // 1_000_000))
 
     async def forget_consumers(self, idle_seconds: float) -> int:
         """Delete consumers that hold nothing and have not been heard of for so long."""
@@ -299,6 +321,10 @@ class LeadStream:
     async def create_group(self) -> None:
         """The group, from the stream's very beginning, where there is none."""
         async with self._redis():
+            # A full Redis refuses to create even what there is already.
+            with suppress(ResponseError):
+                if GROUP.encode() in {group["name"] for group in await self._client.xinfo_groups(STREAM)}:
+                    return
             try:
                 await self._client.xgroup_create(STREAM, GROUP, id="0", mkstream=True)
                 log.info("group_created")

@@ -66,11 +66,17 @@ class Tasks:
         return task
 
     def _drain(self) -> None:
-        counts, more = self._runtime_here().run(self._runtime_here().drain())
-        if counts:
-            log.info("drained", **counts)
-        if more:
-            self._bell().ring(DRAIN_BELL)
+        more = True
+        while more and not self._family.is_stopping():
+            counts, more = self._runtime_here().run(self._runtime_here().drain())
+            if counts:
+                log.info("drained", **counts)
+            try:
+                if more:
+                    self._bell().ring(DRAIN_BELL)
+                    return
+            except redis.exceptions.OutOfMemoryError:
+                continue  # a full Redis takes no doorbell, and nobody but us would go on to make room
 
     def _resume(self) -> None:
         self._bell().answered(RESUME_BELL_OF)
