@@ -1,0 +1,100 @@
+"""Migrations on a real Postgres: forward only, once, however many start at the same moment."""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.rows import dict_row
+
+from worker.errors import StoreUnavailable
+from worker.store.migrate import head, migrate
+
+
+def schema(url: str) -> list[dict[str, Any]]:
+    """Every column and its type, and every index."""
+    with psycopg.connect(url, row_factory=dict_row) as connection:
+        columns = connection.execute(
+            "select table_name, column_name, data_type, is_nullable from information_schema.columns"
+            " where table_schema = 'public' order by 1, 2"
+        ).fetchall()
+        indexes = connection.execute("select indexdef from pg_indexes where schemaname = 'public' order by 1")
+        return [*columns, *indexes.fetchall()]
+
+
+def test_an_empty_database_comes_forward(postgres_url: str) -> None:
+    """From nothing to the newest revision, with the tables and views that people query."""
+    assert migrate(postgres_url) == (None, head())
+    tables = {row.get("table_name") for row in schema(postgres_url)}
+    assert {"leadgen", "pages", "leads", "waiting", "dead_letters"} <= tables
+
+
+def test_a_second_run_finds_nothing_to_do(postgres_url: str) -> None:
+    """Migrating again changes neither schema nor rows."""
+    migrate(postgres_url)
+    before = schema(postgres_url)
+    with psycopg.connect(postgres_url) as connection:
+        connection.execute(
+            "insert into leadgen (leadgen_id, state, first_seen_at, last_seen_at, page_id, source, updated_at)"
+            " values ('1', 'waiting', now(), now(), '7', 'webhook', now())"
+        )
+    assert migrate(postgres_url) == (head(), head())
+    assert schema(postgres_url) == before
+    with psycopg.connect(postgres_url) as connection:
+        assert connection.execute("select count(*) from leadgen").fetchone() == (1,)
+
+
+def test_many_may_start_at_once(postgres_url: str) -> None:
+    """One of them migrates while the others wait and then find it done; none fails."""
+    with ThreadPoolExecutor(8) as threads:
+        results = list(threads.map(lambda _: migrate(postgres_url), range(8)))
+    assert sorted(results, key=str) == sorted([(None, head()), *[(head(), head())] * 7], key=str)
+
+
+def test_the_lock_is_given_back(postgres_url: str) -> None:
+    """After a migration no lock is left that would hold up the next one."""
+    migrate(postgres_url)
+    with psycopg.connect(postgres_url) as connection:
+        locks = connection.execute(
+            "select count(*) from pg_locks l join pg_database d on d.oid = l.database"
+            " where l.locktype = 'advisory' and d.datname = current_database()"
+        )
+        assert locks.fetchone() == (0,)
+
+
+def test_a_revision_that_fails_leaves_nothing_behind(postgres_url: str) -> None:
+    """A database that somebody else has used is told apart: the revision fails whole, and once mended it runs."""
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute("create table pages (x int)")
+        with pytest.raises(Exception, match="pages"):
+            migrate(postgres_url)
+        assert [row["table_name"] for row in schema(postgres_url) if "table_name" in row] in (
+            ["pages"],
+            ["alembic_version", "pages"],
+        )
+        connection.execute("drop table pages")
+    assert migrate(postgres_url)[1] == head()
+
+
+@pytest.mark.parametrize("state", ["stored", "waiting", "dead", "erased"])
+def test_the_four_states_are_the_only_ones(postgres_url: str, state: str) -> None:
+    """The table itself refuses a state that is none, and a second row for an id."""
+    migrate(postgres_url)
+    insert = (
+        "insert into leadgen (leadgen_id, state, first_seen_at, last_seen_at, page_id, source, updated_at)"
+        " values ('1', %s, now(), now(), '7', 'webhook', now())"
+    )
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        with pytest.raises(psycopg.errors.CheckViolation):
+            connection.execute(insert, [state.upper()])
+        connection.execute(insert, [state])
+        with pytest.raises(psycopg.errors.UniqueViolation):
+            connection.execute(insert, [state])
+
+
+def test_a_postgres_that_is_away_is_told_without_its_url(free_port: int) -> None:
+    """No password of the database is in the error or behind it."""
+    with pytest.raises(StoreUnavailable) as told:
+        migrate(f"postgresql://u:hunter2@127.0.0.1:{free_port}/x")
+    assert "hunter2" not in str(told.value)
+    assert told.value.__suppress_context__
