@@ -9,6 +9,7 @@ lead that the sandbox made is exactly one stored row, equal field by field.
 import random
 import signal
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -16,11 +17,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import click
+import psycopg
 
 from tests.system.whole import Whole, whole
 
 TARGETS = ("receiver", "worker", "worker child", "upkeep", "upkeep child", "schedule")
 SETTLE_SECONDS = 240.0
+FREEZE_SECONDS = 14.0
+QUICK = {"CLAIM_AFTER_SECONDS": "8", "LEASE_SECONDS": "10", "GRAPH_TIMEOUT_SECONDS": "5"}
+"""Claims and calls that end sooner, so that a freeze outlasts them."""
 GRAPH_FAULTS = ("5xx", "html_5xx", "truncated", "reset", "null_items", "ok_with_error", "not_json")
 
 
@@ -32,6 +37,7 @@ class Plan:
     kills: int = 8
     redis_restarts: int = 1
     postgres_restarts: int = 1
+    freezes: int = 1
     error_rate: float = 0.05
     latency: float = 0.05
     rate: float = 400.0
@@ -45,6 +51,7 @@ class Finding:
     leads: int
     states: dict[str, int]
     differing: dict[str, tuple[str, ...]]
+    moved_back: int
     faults: dict[str, int]
     calls: int
     seconds: float
@@ -52,15 +59,17 @@ class Finding:
 
     @property
     def good(self) -> bool:
-        """Every lead exactly one stored row, and nothing else."""
-        return self.states == {"stored": self.leads} and not self.differing
+        """Every lead exactly one stored row that was never anything else again, and nothing besides."""
+        return self.states == {"stored": self.leads} and not self.differing and not self.moved_back
 
 
 def faults_of(plan: Plan) -> list[str]:
     """What is hit, in order."""
     luck = random.Random(plan.seed)
     hits = [luck.choice(TARGETS) for _ in range(plan.kills)]
-    hits += ["redis"] * plan.redis_restarts + ["postgres"] * plan.postgres_restarts
+    hits += (
+        ["redis"] * plan.redis_restarts + ["postgres"] * plan.postgres_restarts + ["freeze"] * plan.freezes
+    )
     luck.shuffle(hits)
     return hits
 
@@ -70,7 +79,8 @@ def run(plan: Plan, tell: Callable[[str], None] = lambda _line: None) -> Finding
     luck = random.Random(plan.seed + 1)
     done: Counter[str] = Counter()
     sandbox = {"latency_seconds": plan.latency, "pages": 5, "seed": plan.seed, "redelivery_span_seconds": 60}
-    with whole(sandbox=sandbox) as stack:
+    with whole(sandbox=sandbox, env=QUICK) as stack:
+        watch_states(stack)
         began = time.monotonic()
         rules = [{"class": name, "rate": plan.error_rate / len(GRAPH_FAULTS)} for name in GRAPH_FAULTS]
         if plan.error_rate:
@@ -97,6 +107,7 @@ def run(plan: Plan, tell: Callable[[str], None] = lambda _line: None) -> Finding
             leads=len(stack.truth()),
             states=stack.states(),
             differing=stack.differing(),
+            moved_back=moves_back(stack),
             faults=dict(done),
             calls=stack.get("calls")["calls"],
             seconds=time.monotonic() - began,
@@ -113,10 +124,46 @@ def strike(stack: Whole, hit: str, luck: random.Random) -> int:
     if hit.endswith(" child"):
         children = stack.children(hit.removesuffix(" child"))
         return int(bool(children) and stack.kill(luck.choice(children)))
+    if hit == "freeze":
+        return freeze(stack, luck)
     if hit == "postgres":
         # What `pg_ctl stop -m immediate` sends: no checkpoint, recovery at the next start.
         return int(stack.kill(stack.pid("postgres"), signal.SIGQUIT))
     return int(stack.kill(stack.pid(hit)))
+
+
+def freeze(stack: Whole, luck: random.Random) -> int:
+    """Stop a child of the worker for longer than its claims and calls last, then let it go on as a zombie."""
+    children = stack.children("worker")
+    if not children:
+        return 0
+    pid = luck.choice(children)
+    stack.kill(pid, signal.SIGSTOP)
+    thaw = threading.Timer(FREEZE_SECONDS, stack.kill, (pid, signal.SIGCONT))
+    thaw.daemon = True
+    thaw.start()
+    return 1
+
+
+def watch_states(stack: Whole) -> None:
+    """Let Postgres itself note every row that stops being stored."""
+    with psycopg.connect(stack.settings.database_url, autocommit=True) as connection:
+        connection.execute("create table moved_back (leadgen_id text)")
+        connection.execute(
+            "create function note_move() returns trigger language plpgsql as"
+            " $$ begin insert into moved_back values (old.leadgen_id); return null; end $$"
+        )
+        connection.execute(
+            "create trigger note_move after update on leadgen for each row"
+            " when (old.state = 'stored' and new.state <> 'stored') execute function note_move()"
+        )
+
+
+def moves_back(stack: Whole) -> int:
+    """How many rows stopped being stored."""
+    with psycopg.connect(stack.settings.database_url) as connection:
+        row = connection.execute("select count(*) from moved_back").fetchone()
+        return int(row[0]) if row else 0
 
 
 def progress(stack: Whole) -> str:
@@ -135,14 +182,18 @@ def progress(stack: Whole) -> str:
 )
 @click.option("--redis-restarts", default=1, show_default=True)
 @click.option("--postgres-restarts", default=1, show_default=True)
+@click.option(
+    "--freezes", default=1, show_default=True, help="SIGSTOP of a worker's child for longer than its claims."
+)
 @click.option("--error-rate", default=0.05, show_default=True, help="Share of Graph calls that fail.")
 @click.option("--rate", default=400.0, show_default=True, help="Announcements a second.")
 @click.option("--seed", default=1, show_default=True)
 def main(**options: Any) -> None:
     """Send leads while processes are killed, and compare what landed with what Graph holds."""
     finding = run(Plan(**options), click.echo)
+    click.echo(f"{finding.leads:,} leads, states {finding.states}")
     click.echo(
-        f"{finding.leads:,} leads, states {finding.states}, {len(finding.differing):,} missing or different"
+        f"{len(finding.differing):,} missing or different, {finding.moved_back:,} moved back from stored"
     )
     click.echo(f"hit: {finding.faults}; {finding.calls:,} Graph calls; {finding.seconds:.0f} s in all,")
     click.echo(f"settled {finding.settled_after:.0f} s after the last announcement")

@@ -8,3 +8,4 @@ def test_kills_restarts_and_graph_errors_cost_no_lead() -> None:
     finding = run(Plan(leads=1_200, kills=6, redis_restarts=1, postgres_restarts=1, rate=150, seed=3))
     assert finding.states == {"stored": 1_200}
     assert finding.differing == {}
+    assert finding.moved_back == 0
