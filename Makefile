@@ -18,7 +18,7 @@ READY := $(VENV)/.ready
 READY_DEV := $(VENV)/.ready-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test lint bench lock clean
+.PHONY: help demo up test test-compose lint bench lock clean
 .DELETE_ON_ERROR:
 # Two runs at once in one environment would tear it.
 .NOTPARALLEL:
@@ -37,6 +37,9 @@ up: $(READY)  ## run it for real, with the settings in .env; Ctrl-C ends it
 test: lint  ## lint, type-check, and run every test on a real Redis and Postgres
 	@echo "==> pytest"
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-compose: $(READY_DEV)  ## build and start docker-compose.yml, kill parts of it, count rows; needs a Docker engine
+	@$(BIN)/python -m pytest tests/compose $(PYTEST_ARGS)
 
 lint: $(READY_DEV)  ## ruff and mypy
 	@echo "==> ruff check"

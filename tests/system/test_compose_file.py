@@ -18,11 +18,10 @@ import yaml
 
 from sandbox.config import SandboxConfig, from_words
 from sandbox.parts import Sandbox
-from worker.app import QUEUES
 from worker.cli import main
 from worker.embedded.postgres_server import OPTIONS
 from worker.embedded.redis_server import REDIS_MAXMEMORY
-from worker.inbox import LIVE_QUEUE
+from worker.inbox import LIVE_QUEUE, QUEUES
 from worker.tasks import SHUTDOWN_SECONDS
 
 ROOT = Path(__file__).parents[2]
