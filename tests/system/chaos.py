@@ -18,12 +18,16 @@ from typing import Any
 
 import click
 import psycopg
+import redis
 
 from tests.system.whole import Whole, whole
+from worker.inbox import GROUP, STREAM
 
 TARGETS = ("receiver", "worker", "worker child", "upkeep", "upkeep child", "schedule")
 SETTLE_SECONDS = 240.0
-FREEZE_SECONDS = 14.0
+FREEZE_SECONDS = 25.0
+ZOMBIE_SECONDS = 6.0
+"""What a thawed process does, it has done after this."""
 QUICK = {"CLAIM_AFTER_SECONDS": "8", "LEASE_SECONDS": "10", "GRAPH_TIMEOUT_SECONDS": "5"}
 """Claims and calls that end sooner, so that a freeze outlasts them."""
 GRAPH_FAULTS = ("5xx", "html_5xx", "truncated", "reset", "null_items", "ok_with_error", "not_json")
@@ -39,7 +43,7 @@ class Plan:
     postgres_restarts: int = 1
     freezes: int = 1
     error_rate: float = 0.05
-    latency: float = 0.05
+    latency: float = 0.2
     rate: float = 400.0
     seed: int = 1
 
@@ -78,6 +82,7 @@ def run(plan: Plan, tell: Callable[[str], None] = lambda _line: None) -> Finding
     """Carry the plan out."""
     luck = random.Random(plan.seed + 1)
     done: Counter[str] = Counter()
+    thaws: list[threading.Timer] = []
     sandbox = {"latency_seconds": plan.latency, "pages": 5, "seed": plan.seed, "redelivery_span_seconds": 60}
     with whole(sandbox=sandbox, env=QUICK) as stack:
         watch_states(stack)
@@ -98,11 +103,17 @@ def run(plan: Plan, tell: Callable[[str], None] = lambda _line: None) -> Finding
         pause = plan.leads * 1.2 / plan.rate / (len(hits) + 1)
         for hit in hits:
             time.sleep(pause * luck.uniform(0.5, 1.5))
-            done[hit] += strike(stack, hit, luck)
+            done[hit] += strike(stack, hit, luck, thaws)
             tell(f"{time.monotonic() - began:6.1f} s  {hit:<13} {progress(stack)}")
         stack.wait_for(lambda: not stack.get("send")["running"], plan.leads * 2.4 / plan.rate + 60)
         sent_at = time.monotonic()
         stack.wait_for(lambda: stack.all_stored(plan.leads), SETTLE_SECONDS)
+        settled_after = time.monotonic() - sent_at
+        for thaw in thaws:
+            thaw.join()
+        if thaws:
+            time.sleep(ZOMBIE_SECONDS)
+            stack.wait_for(lambda: stack.all_stored(plan.leads), SETTLE_SECONDS)
         finding = Finding(
             leads=len(stack.truth()),
             states=stack.states(),
@@ -111,7 +122,7 @@ def run(plan: Plan, tell: Callable[[str], None] = lambda _line: None) -> Finding
             faults=dict(done),
             calls=stack.get("calls")["calls"],
             seconds=time.monotonic() - began,
-            settled_after=time.monotonic() - sent_at,
+            settled_after=settled_after,
         )
         if not finding.good:
             (path := stack.folder.parent / f"chaos-{plan.seed}.log").write_text(stack.log())
@@ -119,30 +130,41 @@ def run(plan: Plan, tell: Callable[[str], None] = lambda _line: None) -> Finding
     return finding
 
 
-def strike(stack: Whole, hit: str, luck: random.Random) -> int:
+def strike(stack: Whole, hit: str, luck: random.Random, thaws: list[threading.Timer]) -> int:
     """One fault; 1 where somebody was hit."""
     if hit.endswith(" child"):
         children = stack.children(hit.removesuffix(" child"))
         return int(bool(children) and stack.kill(luck.choice(children)))
     if hit == "freeze":
-        return freeze(stack, luck)
+        return freeze(stack, thaws)
     if hit == "postgres":
         # What `pg_ctl stop -m immediate` sends: no checkpoint, recovery at the next start.
         return int(stack.kill(stack.pid("postgres"), signal.SIGQUIT))
     return int(stack.kill(stack.pid(hit)))
 
 
-def freeze(stack: Whole, luck: random.Random) -> int:
-    """Stop a child of the worker for longer than its claims and calls last, then let it go on as a zombie."""
-    children = stack.children("worker")
-    if not children:
+def freeze(stack: Whole, thaws: list[threading.Timer]) -> int:
+    """Stop the child that holds most for longer than its claims and calls last, then let it go on as a zombie."""
+    held = {int(pid): pending for pid in stack.children("worker") if (pending := pending_of(stack, pid))}
+    if not held:
         return 0
-    pid = luck.choice(children)
+    pid = max(held, key=lambda each: held[each])
     stack.kill(pid, signal.SIGSTOP)
     thaw = threading.Timer(FREEZE_SECONDS, stack.kill, (pid, signal.SIGCONT))
     thaw.daemon = True
     thaw.start()
+    thaws.append(thaw)
     return 1
+
+
+def pending_of(stack: Whole, pid: int) -> int:
+    """How many references this process has taken and not settled."""
+    with redis.Redis.from_url(stack.settings.redis_url, protocol=2) as client:
+        try:
+            consumers: list[dict[str, Any]] = client.xinfo_consumers(STREAM, GROUP)  # type: ignore[assignment]
+        except redis.RedisError:
+            return 0
+    return sum(each["pending"] for each in consumers if f"-{pid}-" in each["name"].decode())
 
 
 def watch_states(stack: Whole) -> None:
