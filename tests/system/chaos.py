@@ -208,6 +208,7 @@ def progress(stack: Whole) -> str:
     "--freezes", default=1, show_default=True, help="SIGSTOP of a worker's child for longer than its claims."
 )
 @click.option("--error-rate", default=0.05, show_default=True, help="Share of Graph calls that fail.")
+@click.option("--latency", default=0.2, show_default=True, help="Graph's, in seconds.")
 @click.option("--rate", default=400.0, show_default=True, help="Announcements a second.")
 @click.option("--seed", default=1, show_default=True)
 def main(**options: Any) -> None:
