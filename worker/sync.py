@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from time import monotonic
-from typing import Final, Protocol
+from typing import Final
 
 import structlog
 
@@ -23,6 +23,8 @@ from worker.budget.policy import Lane
 from worker.errors import LedgerUnavailable, StoreUnavailable
 from worker.graph.wire import BATCH_LIMIT
 from worker.outcomes import DeadLetter, Outcome, Park, Retry, Snooze, Stored
+from worker.ports import Reader, Source, Store
+from worker.speed import SLOW_CALL_SECONDS, PageSpeeds
 
 log = structlog.get_logger("sync")
 
@@ -30,10 +32,6 @@ WRITE_LIMIT: Final = 500
 """References settled in one commit."""
 FOLLOW_SECONDS: Final = 0.25
 """How often to look whether a lead that is read elsewhere has arrived."""
-SLOW_CALL_SECONDS: Final = 5.0
-"""A Page is slow once a call took so long and none of its calls ended in less for as long."""
-SLOW_FOR_SECONDS: Final = 30.0
-"""How long a slow Page is left to the waiting room before one call tries whether it has recovered."""
 SLOW_AGAIN: Final = timedelta(seconds=10)
 FAULT_AGAIN: Final = timedelta(minutes=1)
 BUSY_SECONDS: Final = 1.0
@@ -48,52 +46,6 @@ POISON_CRASHES: Final = 3
 """Who was alone in its process at so many crashes is what the processes died of."""
 ABANDON_SECONDS: Final = 8.0
 """How long the end of a run waits for calls in flight and for the store before it gives the rest back."""
-
-
-class Source(Protocol):
-    """Where references come from and where it is told that they are done."""
-
-    async def take(self, room: int, *, busy: bool) -> tuple[InFlight, ...] | None:
-        """More references, at most `room`; none for now; or None: there is nothing more to take in this run.
-
-        `busy`: slow calls are in flight, so the run cannot end yet and might as well go on.
-        """
-
-    async def done(self, references: Sequence[InFlight]) -> None:
-        """What became of these is committed."""
-
-    async def give_back(self, references: Sequence[InFlight]) -> None:
-        """These were not read."""
-
-    async def keep(self, references: Sequence[InFlight]) -> None:
-        """These are still being worked on."""
-
-    async def begin_alone(self, leadgen_id: str) -> int:
-        """This lead is begun with nothing else in the process; how often that was so before and did not end."""
-
-    async def end_alone(self, leadgen_id: str) -> None:
-        """It ended, however."""
-
-    async def reserve(self, leadgen_ids: Sequence[str]) -> frozenset[str]:
-        """Which of these leads this process may read now."""
-
-
-class Reader(Protocol):
-    """Reads one batch."""
-
-    async def read(
-        self, page_id: str, references: tuple[InFlight, ...], lane: Lane
-    ) -> list[tuple[InFlight, Outcome]]:
-        """An outcome for each."""
-
-
-class Store(Protocol):
-    """What this file needs of the rows."""
-
-    async def known(self, leadgen_ids: Sequence[str]) -> dict[str, str]: ...
-    async def seen_again(self, leadgen_ids: Sequence[str], now: datetime) -> None: ...
-    async def parked(self, page_ids: Sequence[str]) -> frozenset[str]: ...
-    async def settle(self, settled: Sequence[tuple[InFlight, Outcome]], now: datetime) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +88,7 @@ class Run:
         self._followed_at = 0.0
         self._calls: dict[asyncio.Task[None], float] = {}
         self._calling: Counter[str] = Counter()
-        self._slow_until: dict[str, float] = {}
-        self._fast_at: dict[str, float] = {}
+        self._speeds = PageSpeeds()
         self._settled: asyncio.Queue[list[tuple[InFlight, Outcome]] | None] = asyncio.Queue()
         self._moved = asyncio.Event()
         self._store_is_up = asyncio.Event()
@@ -267,10 +218,10 @@ class Run:
     def _calls_for(self, page_id: str) -> int:
         if self._is_slow(page_id):
             return min(self._limits.slow_page_calls, self._limits.calls_per_page)
-        return 1 if page_id in self._slow_until else self._limits.calls_per_page
+        return 1 if self._speeds.is_on_trial(page_id, monotonic()) else self._limits.calls_per_page
 
     def _is_slow(self, page_id: str) -> bool:
-        return self._slow_until.get(page_id, 0.0) > monotonic()
+        return self._speeds.is_slow(page_id, monotonic())
 
     def _leave_to_waiting_room(self, page_id: str) -> None:
         until = self._clock() + SLOW_AGAIN
@@ -295,13 +246,11 @@ class Run:
         self._calls[call] = monotonic()
         self._calling[page_id] += 1
         # A call that hangs marks its Page while it hangs, not when it ends.
-        marker = asyncio.get_running_loop().call_later(SLOW_CALL_SECONDS, self._mark_slow, page_id)
+        marker = asyncio.get_running_loop().call_later(SLOW_CALL_SECONDS, self._call_hangs, page_id)
         call.add_done_callback(lambda task: self._ended(task, page_id, marker))
 
-    def _mark_slow(self, page_id: str) -> None:
-        now = monotonic()
-        if now - self._fast_at.get(page_id, 0.0) >= SLOW_CALL_SECONDS:
-            self._slow_until[page_id] = now + SLOW_FOR_SECONDS
+    def _call_hangs(self, page_id: str) -> None:
+        if self._speeds.call_hangs(page_id, monotonic()):
             log.warning("page_slow", page_id=page_id)
             self._dispatch()
 
@@ -331,9 +280,8 @@ class Run:
         marker.cancel()
         if call.cancelled():
             return  # _end gives back what it was reading
-        if monotonic() - self._calls.pop(call) < SLOW_CALL_SECONDS:
-            self._fast_at[page_id] = monotonic()
-            self._slow_until.pop(page_id, None)
+        now = monotonic()
+        self._speeds.call_ended(page_id, now - self._calls.pop(call), now)
         self._calling[page_id] -= 1
         self._dispatch()
 

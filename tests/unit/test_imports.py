@@ -17,8 +17,10 @@ PURE = {"worker.errors", "worker.inbox", "worker.lead", "worker.batches", "worke
 """What any deciding file may lean on."""
 
 PIPELINE = PURE | {
+    "worker.ports",
     "worker.reading",
     "worker.sources",
+    "worker.speed",
     "worker.graph.faults",
     "worker.graph.wire",
     "worker.budget.policy",

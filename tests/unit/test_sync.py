@@ -18,6 +18,7 @@ from worker.batches import InFlight
 from worker.budget.policy import Lane
 from worker.errors import LedgerUnavailable
 from worker.outcomes import DeadLetter, Park, Retry, Snooze, Stored
+from worker.speed import SLOW_CALL_SECONDS
 from worker.sync import ALONE_CRASHES, POISON_CRASHES, WARY_CRASHES, WARY_TOGETHER, Limits, Run
 
 TOO_LONG = 600.0
@@ -235,7 +236,7 @@ def test_a_slow_page_s_queue_is_left_to_the_waiting_room() -> None:
     bench.reader.hangs = {PAGE: 20.0}
 
     async def look() -> None:
-        await asyncio.sleep(sync.SLOW_CALL_SECONDS + 1)
+        await asyncio.sleep(SLOW_CALL_SECONDS + 1)
         slow = [o for _, o in bench.store.settled if isinstance(o, Snooze) and o.reason == "page_slow"]
         assert len(slow) == 600
 
