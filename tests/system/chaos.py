@@ -83,7 +83,7 @@ def run(plan: Plan, tell: Callable[[str], None] = lambda _line: None) -> Finding
     luck = random.Random(plan.seed + 1)
     done: Counter[str] = Counter()
     thaws: list[threading.Timer] = []
-    sandbox = {"latency_seconds": plan.latency, "pages": 5, "seed": plan.seed, "redelivery_span_seconds": 60}
+    sandbox = {"latency_seconds": plan.latency, "pages": 5, "seed": plan.seed, "redelivery_span_seconds": 300}
     with whole(sandbox=sandbox, env=QUICK) as stack:
         watch_states(stack)
         began = time.monotonic()

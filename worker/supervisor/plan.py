@@ -22,7 +22,7 @@ BEAT: Final = 20
 RECEIVER: Final = 30
 
 FIRST_DELAY_SECONDS: Final = 1.0
-LONGEST_DELAY_SECONDS: Final = 30.0
+LONGEST_DELAY_SECONDS: Final = 10.0
 GOOD_RUN_SECONDS: Final = 60.0
 """Who ran this long had recovered; its next end counts as the first again."""
 
