@@ -1,5 +1,6 @@
 """How many processes share one console."""
 
+import errno
 import io
 
 import pytest
@@ -70,3 +71,22 @@ def test_a_reader_that_left_is_noticed_once() -> None:
     console.say("redis", "up")
     assert console.closed
     console.say("redis", "still up")
+
+
+class Failing(io.StringIO):
+    """An output whose writes fail."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+    def write(self, text: str) -> int:
+        raise OSError(self.number, "told")
+
+
+@pytest.mark.parametrize(("number", "gone"), [(errno.EPIPE, True), (errno.EIO, True), (errno.ENOSPC, False)])
+def test_a_full_disk_costs_lines_and_a_reader_that_is_gone_ends_it(number: int, gone: bool) -> None:
+    """Only where nobody can read any more does the console count as closed."""
+    console = Console(Failing(number), ["worker"])
+    console.say("worker", "a line")
+    assert console.closed is gone

@@ -7,6 +7,7 @@ This file starts and ends nothing. It shows lines as they come and keeps none of
 Invariant: no line is torn by another process' line; one without an end is shown in pieces of LONGEST_LINE.
 """
 
+import errno
 import itertools
 import os
 import threading
@@ -38,8 +39,11 @@ class Console:
             try:
                 self._output.write(f"{self._prefixes[name]}{line}\n")
                 self._output.flush()
-            except (OSError, ValueError):
-                # `| head` has seen enough, or the terminal is gone. A child must not notice.
+            except OSError as error:
+                # `| head` has seen enough, or the terminal is gone. A disk that is full for a while is no reason to
+                # end: the line is lost, and the processes go on.
+                self.closed = error.errno not in (errno.ENOSPC, errno.EDQUOT)
+            except ValueError:
                 self.closed = True
 
     def pump(self, name: str, pipe: BinaryIO) -> None:
