@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import fakeredis
 import pytest
 import redis.asyncio as aioredis
+from redis.exceptions import ResponseError
 
 from tests.fakes.leads import a_reference, in_flight
 from worker.batches import InFlight
@@ -526,6 +527,34 @@ def test_without_redis_there_is_one_error_that_tells_no_password(what: str, free
             assert told.value.__suppress_context__
 
     asyncio.run(scenario())
+
+
+def test_a_full_redis_can_be_drained(redis_url: str) -> None:
+    """At maxmemory reading, claiming and acknowledging still work, and a reservation refused holds nobody up."""
+
+    async def scenario(world: World) -> None:
+        await world.add(1, 2)
+        worker = world.worker("a")
+        before = (await world.client.config_get("maxmemory"))["maxmemory"]
+        await world.client.config_set("maxmemory", 1)
+        try:
+            with pytest.raises(ResponseError, match="maxmemory"):
+                await world.client.set("x", "y")
+            await worker.create_group()
+            taken = await worker.read(10, 0)
+            assert await worker.reserve(["1", "2"]) == {"1", "2"}
+            await world.grow_old(taken, "a")
+            claimed = await world.worker("b").claim(10)
+            await worker.give_back(claimed[:1])
+            assert numbers(await world.worker("c").claim(10)) == [1]
+            await worker.hush(1)
+            await worker.progress("live")
+            await worker.done(claimed)
+            assert await worker.length() == 0
+        finally:
+            await world.client.config_set("maxmemory", before)
+
+    Runner("real", lambda: aioredis.Redis.from_url(redis_url, protocol=2))(scenario)
 
 
 def test_no_two_processes_share_a_name() -> None:

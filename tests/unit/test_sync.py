@@ -445,10 +445,12 @@ def test_suspects_are_read_apart_from_the_innocent() -> None:
     assert mixed == []
 
 
-def test_suspects_share_the_process_with_few() -> None:
+@pytest.mark.parametrize("suspects_first", [True, False])
+def test_suspects_share_the_process_with_few(suspects_first: bool) -> None:
     """While suspects are read nothing else is in flight, and at most so many of them."""
     suspects = [in_flight(n, str(n), crashes=WARY_CRASHES) for n in range(1, 51)]
-    bench = Bench([*suspects, *some(500, first=1_000)])
+    innocents = some(500, first=1_000)
+    bench = Bench([*suspects, *innocents] if suspects_first else [*innocents, *suspects], at_once=500)
     bench.run()
     assert bench.reader.most_at_once == WARY_TOGETHER
 
