@@ -74,6 +74,8 @@ class RetryPolicy:
     not_visible_for: float = 7_200.0
 
 
+NOT_VISIBLE_LEAST: Final = 3
+"""So often in a row, too: after a long outage the time alone is over before Graph was asked once."""
 IN_PART_AGAIN: Final = tuple(timedelta(hours=hours) for hours in (6, 24, 48, 96))
 """When a lead that was read without its ad fields is asked for again, each time they are refused once more."""
 
@@ -114,7 +116,8 @@ def outcome_of(
         case Blocked():
             return Park(error.reason)
         case NotVisibleYet():
-            if now - waiting_since >= timedelta(seconds=policy.not_visible_for):
+            overdue = now - waiting_since >= timedelta(seconds=policy.not_visible_for)
+            if overdue and failed + 1 >= NOT_VISIBLE_LEAST:
                 return DeadLetter(error.reason)
             pause = backoff(policy.not_visible_first, policy.not_visible_longest, failed, dice)
             return Retry(now + pause, error.reason, failed + 1)

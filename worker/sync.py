@@ -84,6 +84,7 @@ class Run:
         self._in_flight: dict[str, list[InFlight]] = {}
         self._wary: deque[InFlight] = deque()
         self._apart: set[str] = set()
+        self._begun_alone: set[str] = set()
         self._followers: list[InFlight] = []
         self._followed_at = 0.0
         self._calls: dict[asyncio.Task[None], float] = {}
@@ -270,6 +271,7 @@ class Run:
     async def _read_alone(self, page_id: str, batch: tuple[InFlight, ...]) -> list[tuple[InFlight, Outcome]]:
         try:
             died_of_it = await self._source.begin_alone(batch[0].leadgen_id)
+            self._begun_alone.add(batch[0].leadgen_id)
         except LedgerUnavailable:
             return [(r, Snooze(self._clock() + SLOW_AGAIN, "ledger_unavailable")) for r in batch]
         if died_of_it >= POISON_CRASHES:
@@ -344,9 +346,9 @@ class Run:
 
     async def _end_alone(self, references: Sequence[InFlight]) -> None:
         """These are over, so whatever they were, they did not kill this process."""
-        for reference in references:
-            if reference.crashes >= ALONE_CRASHES:
-                await self._source.end_alone(reference.leadgen_id)
+        for leadgen_id in self._begun_alone.intersection(r.leadgen_id for r in references):
+            await self._source.end_alone(leadgen_id)
+            self._begun_alone.discard(leadgen_id)
 
     async def _keep(self) -> None:
         while True:

@@ -173,7 +173,14 @@ def test_waiting_alone_never_kills_a_transient_failure() -> None:
     assert type(judged(GraphUnavailable("told"), waited=7 * 86_400)) is Retry
 
 
-@pytest.mark.parametrize("attempts", [0, 25, 500])
+def test_a_long_outage_is_not_held_against_a_lead_that_was_never_asked_for() -> None:
+    """However long it waited, a lead is not dead before Graph has denied it a few times."""
+    outcome = judged(NotVisibleYet("told"), attempts=20, last_reason="graph_unavailable", waited=100_000)
+    assert isinstance(outcome, Retry)
+    assert outcome.attempts == 1
+
+
+@pytest.mark.parametrize("attempts", [2, 25, 500])
 def test_a_lead_not_yet_visible_has_two_hours_however_often_it_is_asked_for(attempts: int) -> None:
     """100/33 is asked again for two hours from the first sight of the reference, and is then dead."""
     assert type(judged(NotVisibleYet("told"), attempts=attempts, waited=7_199.9)) is Retry

@@ -231,10 +231,10 @@ def test_numbers_of_any_length_are_read(sign: str) -> None:
 
 def test_a_huge_code_decides_nothing() -> None:
     """An item whose code is a number without end is no success and no crash."""
-    body = b'[{"code":' + b"9" * 5_000 + b',"body":"{}"},{"code":200,"body":"{}"}]'
+    body = b'[{"code":' + b"9" * 5_000 + b',"body":"{}"},{"code":200,"body":"{\\"id\\":7}"}]'
     first, second = read(body, TWO).leads
     assert type(first) is GraphUnavailable
-    assert second == {}
+    assert second == {"id": 7}
 
 
 def test_meta_s_escapes_are_read() -> None:
@@ -301,3 +301,10 @@ def test_no_answer_raises_anything_else(body: Any, status: int, ids: list[str]) 
     except LeadSyncError:
         return
     assert len(found.leads) == len(ids)
+
+
+@pytest.mark.parametrize("body", [b"null", b"{}", b"[]", b"7", b'{"data":[]}'])
+def test_an_answer_without_an_id_is_asked_for_again(body: bytes) -> None:
+    """A 200 that holds no lead says nothing of the lead: it is no reason to give it up."""
+    with pytest.raises(GraphUnavailable):
+        read(body, ["1"])

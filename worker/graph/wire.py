@@ -120,7 +120,7 @@ def read_answer(answer: GraphAnswer, leadgen_ids: Sequence[str], now: datetime) 
     body = _decipher(answer.body, answer.status)
     if len(leadgen_ids) == 1:
         _raise_error(answer.status, body, usages, now)
-        return LeadsRead((body,), usages)
+        return LeadsRead((_with_id(body),), usages)
     if not isinstance(body, list):
         _raise_error(answer.status, body, usages, now)
         raise GraphUnavailable("Graph answered a batch with something that is no list")
@@ -145,8 +145,15 @@ def _read_item(item: object, usages: tuple[Usage, ...], now: datetime) -> "objec
     try:
         body = _decipher(text, status)
         _raise_error(status, body, usages, now)
+        return _with_id(body)
     except LeadSyncError as error:
         return error
+
+
+def _with_id(body: object) -> object:
+    """An answer without an id is no lead and no refusal either: something on the way garbled it."""
+    if not isinstance(body, dict) or "id" not in body:
+        raise GraphUnavailable("Graph answered with something that is no lead")
     return body
 
 
