@@ -16,6 +16,7 @@ FULL: Final = {
     "worker_efficiency": (),
     "webhook_latency": ("--rate", "0.2", "--rate", "2", "--rate", "10"),
     "fifty_thousand": (),
+    "broken_page": (),
 }
 QUICK: Final = {
     "worker_efficiency": (
@@ -30,6 +31,7 @@ QUICK: Final = {
     ),
     "webhook_latency": ("--seconds", "20"),
     "fifty_thousand": ("--announced", "5000"),
+    "broken_page": ("--pairs", "1", "--seconds", "4"),
 }
 """To see that everything works; too small for figures to quote."""
 
