@@ -270,6 +270,12 @@ def test_the_image_is_of_this_version() -> None:
     assert {service(name)["image"] for name in OURS} == {f"leadsync:{version[1]}"}
 
 
+def test_the_image_is_built_once_and_looked_for_nowhere_else() -> None:
+    """One service builds what all of ours run; nobody asks a registry for a name that is only ours."""
+    assert [name for name in EVERY if "build" in service(name)] == ["migrate"]
+    assert {service(name).get("pull_policy") for name in OURS if name != "migrate"} == {"never"}
+
+
 def test_foreign_images_are_variables_with_a_version() -> None:
     """Each base image can be replaced, and names a version by default."""
     text = text_of("docker-compose.yml") + text_of("Dockerfile")
