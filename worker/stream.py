@@ -95,6 +95,7 @@ class LeadStream:
         self._on_progress = on_progress
         self._claim_after_ms = int(claim_after * 1000)
         self._reserve_ms = int(reserve_for * 1000)
+        self._reserved: set[str] = set()
 
     async def read(self, most: int, wait_seconds: float) -> tuple[InFlight, ...]:
         """New entries, at most `most`; waits up to `wait_seconds` for the first one (0: not at all)."""
@@ -183,7 +184,9 @@ class LeadStream:
                 pipe.set(RESERVED_PREFIX + leadgen_id, self._consumer, nx=True, px=self._reserve_ms)
             answers = await pipe.execute(raise_on_error=False)
         # A full Redis refuses the SET: reading twice is harmless, waiting for room is not.
-        return frozenset(i for i, answer in zip(leadgen_ids, answers, strict=True) if answer is not None)
+        won = frozenset(i for i, answer in zip(leadgen_ids, answers, strict=True) if answer is not None)
+        self._reserved |= won
+        return won
 
     async def done(self, references: Sequence[InFlight]) -> None:
         """Acknowledge: Postgres has committed what became of these."""
@@ -191,10 +194,13 @@ class LeadStream:
         if not entry_ids:
             return
 
+        ended = self._end_own_reservations(references)
+
         def acknowledge(pipe: "aioredis.client.Pipeline") -> None:
             pipe.xack(STREAM, GROUP, *entry_ids)
             pipe.xdel(STREAM, *entry_ids)
-            pipe.delete(*{RESERVED_PREFIX + r.leadgen_id for r in references if r.entry_id is not None})
+            if ended:
+                pipe.delete(*ended)
 
         await self._let_go(acknowledge)
 
@@ -203,6 +209,8 @@ class LeadStream:
         entry_ids = [r.entry_id for r in references if r.entry_id is not None]
         if not entry_ids:
             return
+
+        ended = self._end_own_reservations(references)
 
         def release(pipe: "aioredis.client.Pipeline") -> None:
             for entry_id in entry_ids:
@@ -216,9 +224,16 @@ class LeadStream:
                     retrycount=0,
                     justid=True,
                 )
-            pipe.delete(*{RESERVED_PREFIX + r.leadgen_id for r in references if r.entry_id is not None})
+            if ended:
+                pipe.delete(*ended)
 
         await self._let_go(release)
+
+    def _end_own_reservations(self, references: Sequence[InFlight]) -> list[str]:
+        """The keys that this process set for these; what another one reserved is not ours to end."""
+        own = self._reserved.intersection(r.leadgen_id for r in references)
+        self._reserved -= own
+        return [RESERVED_PREFIX + leadgen_id for leadgen_id in own]
 
     async def _let_go(self, queue: "Callable[[aioredis.client.Pipeline], None]") -> None:
         """Carry out commands that free memory: whole in a MULTI, or one by one where Redis is full.
@@ -252,7 +267,8 @@ class LeadStream:
                 if kept:
                     pipe.xclaim(STREAM, GROUP, self._consumer, 0, list(kept), justid=True)
                 for reference in references:
-                    if reference.entry_id in kept:
+                    # Renewing another's would keep a dead reader's alive for as long as a duplicate waits for it.
+                    if reference.entry_id in kept and reference.leadgen_id in self._reserved:
                         pipe.pexpire(RESERVED_PREFIX + reference.leadgen_id, self._reserve_ms)
                 await pipe.execute(raise_on_error=False)
 

@@ -288,6 +288,35 @@ def test_keeping_renews_the_reservation(on_redis: Runner) -> None:
     on_redis(scenario)
 
 
+def test_who_waits_for_a_dead_reader_does_not_keep_its_reservation_alive(on_redis: Runner) -> None:
+    """A duplicate that is kept while it waits must not renew what another reserved, or it waits for ever."""
+
+    async def scenario(world: World) -> None:
+        await world.add(1)
+        await world.worker("dead").reserve(["1"])
+        await world.client.pexpire(RESERVED_PREFIX + "1", 1_000)
+        waiting = world.worker("b", reserve_for=60.0)
+        taken = await waiting.read(10, 0)
+        assert await waiting.reserve(["1"]) == frozenset()
+        await waiting.keep(taken)
+        assert await world.client.pttl(RESERVED_PREFIX + "1") <= 1_000
+
+    on_redis(scenario)
+
+
+def test_giving_back_a_duplicate_leaves_its_readers_reservation(on_redis: Runner) -> None:
+    """Only who reserved a lead ends the reservation."""
+
+    async def scenario(world: World) -> None:
+        await world.add(1)
+        await world.worker("reader").reserve(["1"])
+        waiting = world.worker("b")
+        await waiting.give_back(await waiting.read(10, 0))
+        assert await world.client.exists(RESERVED_PREFIX + "1") == 1
+
+    on_redis(scenario)
+
+
 def test_a_lead_is_reserved_for_one_worker_and_not_for_ever(on_redis: Runner) -> None:
     """Of two workers one may read a lead; should it die, the reservation ends by itself."""
 
