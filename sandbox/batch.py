@@ -17,6 +17,8 @@ from sandbox.faults import TRANSPORT, Fault, Target
 from sandbox.graph import Graph, throttled
 from sandbox.request import Answer, GraphRefusal, Request, query_params, split_path
 from sandbox.spoiled import spoil
+from sandbox.tokens import Holder
+from sandbox.usage import headers_of
 from sandbox.wire import plain, quote_json
 
 MOST_ITEMS: Final = 50
@@ -38,26 +40,29 @@ def answer_batch(graph: Graph, request: Request, now: float, answered_at: float)
     """Answer all items of a batch request."""
     version = split_path(request.path)[0]
     page_id: str | None = None
+    holder: Holder | None = None
     fault: Fault | None = None
     try:
-        page_id = graph.holder(request.params, now).page_id
+        holder = graph.holder(request.params, now)
+        page_id = holder.page_id
         fault = graph.plan.strike(Target("batch", page_id), now)
         if fault is not None and fault.name in CATALOG:
             raise GraphRefusal(CATALOG[fault.name].about("", graph.config.app_id))
         items = _items(request.params["batch"])
     except GraphRefusal as refusal:
         error = refusal.error
-        usage = throttled(fault, page_id) if fault is not None and fault.name in THROTTLES else None
-        headers = () if usage is None else (usage.header(),)
-        return Answer(error.status, error.body(graph.trace()), version, error.name, "batch", page_id, headers)
+        usages = () if holder is None else graph.app_usage(now)
+        if fault is not None and fault.name in THROTTLES:
+            usages = (throttled(fault, page_id), *usages)
+        graph.journal.called(page_id, "batch", error.name, now, of_token=page_id or "")
+        body = error.body(graph.trace())
+        return Answer(error.status, body, version, error.name, "batch", page_id, headers_of(usages))
     with_headers = request.params.get("include_headers", "true").lower() not in ("false", "0")
     sent_wrongly = fault if fault is not None and fault.name in TRANSPORT else None
     lost = sent_wrongly.name if sent_wrongly else ""
     answers = [_answer(graph, item, request, now, answered_at, lost) for item in items]
     texts = ["null" if answer is None else _text(answer, with_headers) for answer in answers]
-    headers = ()
-    if graph.config.usage_on_batch:
-        headers = ((graph.meters.user(now) if page_id is None else graph.meters.page(page_id, now)).header(),)
+    headers = headers_of(graph.page_usage(page_id, now) if graph.config.usage_on_batch else ())
     return Answer(200, f"[{','.join(texts)}]", version, "200", "batch", page_id, headers, sent_wrongly)
 
 

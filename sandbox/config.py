@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sandbox.faults import FaultRule, parse_rules
+from sandbox.usage import ROUNDINGS, Rounding
 
 
 class ConfigRefused(ValueError):
@@ -51,6 +52,16 @@ class SandboxConfig:
     limit_window_seconds: int = 86_400
     user_limit_calls: int = 1_000_000
     """Calls an hour for a user token; Meta does not disclose the figure."""
+    app_limit_calls: int | None = None
+    """Calls an hour of all tokens of the app together; None is without a limit."""
+    ads_limit_calls: int | None = None
+    """Calls an hour of each ad account; None means Meta's 100000 and 40 more an ad."""
+    hour_seconds: int = 3_600
+    """How long the hour of user, app and ad accounts is."""
+    block_penalty_seconds: float = 30.0
+    """What each call into a block adds to it. Meta says that there is such a thing, not how much; 0 is none."""
+    usage_rounding: Rounding = "floor"
+    """How the usage headers round; Meta does not say."""
 
     default_limit: int = 25
     max_limit: int = 500
@@ -82,8 +93,11 @@ class SandboxConfig:
         wrong = [name for name in _AT_LEAST_ONE if getattr(self, name) < 1]
         wrong += [name for name in _NOT_NEGATIVE if getattr(self, name) < 0]
         wrong += [name for name in ("app_id", "app_secret", "verify_token") if not getattr(self, name)]
+        wrong += [name for name in _NOT_NEGATIVE_IF_SET if (getattr(self, name) or 0) < 0]
         if self.order not in ("newest_first", "oldest_first"):
             wrong.append("order")
+        if self.usage_rounding not in ROUNDINGS:
+            wrong.append("usage_rounding")
         if wrong:
             raise ConfigRefused(f"sandbox settings out of range: {', '.join(wrong)}")
 
@@ -93,6 +107,7 @@ _AT_LEAST_ONE = (
     "forms_per_page",
     "ads_per_form",
     "limit_window_seconds",
+    "hour_seconds",
     "default_limit",
     "max_limit",
 )
@@ -102,11 +117,14 @@ _NOT_NEGATIVE = (
     "latency_seconds",
     "jitter_seconds",
     "limit_floor",
+    "user_limit_calls",
+    "block_penalty_seconds",
     "short_pages",
     "empty_pages",
     "visibility_delay",
     "redelivery_span_seconds",
 )
+_NOT_NEGATIVE_IF_SET = ("limit_calls", "app_limit_calls", "ads_limit_calls")
 
 
 def from_words(words: Sequence[str]) -> SandboxConfig:

@@ -17,7 +17,7 @@ from aiohttp import web
 
 from sandbox.faults import PlanRefused, parse_rules
 from sandbox.journal import LeadRecord
-from sandbox.orders import OrderRefused, create_leads, number, run_from, set_limits
+from sandbox.orders import OrderRefused, create_leads, log_range, number, run_from, set_limits
 from sandbox.parts import Sandbox
 from sandbox.wire import plain
 from sandbox.world import Lead
@@ -40,6 +40,7 @@ def routes(sandbox: Sandbox) -> list[web.RouteDef]:
         web.get("/sandbox/leads/{leadgen_id}", it.lead_record),
         web.get("/sandbox/calls", it.calls),
         web.delete("/sandbox/calls", it.clear_calls),
+        web.get("/sandbox/calls/log", it.call_log),
         web.post("/sandbox/limits", it.set_limits),
         web.get("/sandbox/faults", it.faults),
         web.post("/sandbox/faults", it.give_faults),
@@ -118,16 +119,18 @@ class _Control:
         return _json(told)
 
     async def calls(self, _: web.Request) -> web.Response:
-        now, meters = time.time(), self._sandbox.graph.meters
-        windows = {
-            page.page_id: {"used": meters.used(page.page_id, now), "limit": meters.limit(page.page_id, now)}
-            for page in self._sandbox.world.pages
-        }
-        return _json({**self._sandbox.journal.report(), "windows": windows})
+        journal, meters = self._sandbox.journal, self._sandbox.graph.meters
+        return _json({**journal.report(), **meters.windows(time.time(), journal.into_block)})
 
     async def clear_calls(self, _: web.Request) -> web.Response:
         self._sandbox.journal.clear()
+        self._sandbox.graph.meters.clear_most()
         return _json({"ok": True})
+
+    async def call_log(self, http: web.Request) -> web.StreamResponse:
+        page_id, since = log_range(self._sandbox, http.query)
+        logged = self._sandbox.journal.logged(since, page_id)
+        return await _lines(http, ([at, count, kind, result] for at, _, count, kind, result in logged))
 
     async def set_limits(self, http: web.Request) -> web.Response:
         set_limits(self._sandbox, await _body(http), time.time())

@@ -96,6 +96,7 @@ NO_ACTIVE_TOKEN: Final = GraphError(
 )
 LEADGEN_BUSY: Final = _busy(80005, "leadgen api calls to this Page account")
 ADS_BUSY: Final = _busy(80004, "calls to this ad-account", 2446079)
+APP_BUSY: Final = GraphError(400, 4, "(#4) Application request limit reached", transient=True)
 USER_BUSY: Final = GraphError(400, 17, "(#17) User request limit reached", transient=True)
 REDUCE: Final = GraphError(500, 1, _REDUCE)
 AD_FIELDS_REFUSED: Final = GraphError(
@@ -123,7 +124,7 @@ def unknown_field(field: str, node: str) -> GraphError:
 
 CATALOG: Final[Mapping[str, GraphError]] = {
     # throttles
-    "4": GraphError(400, 4, "(#4) Application request limit reached", transient=True),
+    "4": APP_BUSY,
     "17": USER_BUSY,
     "17/2446079": GraphError(400, 17, "(#17) User request limit reached", subcode=2446079, transient=True),
     "32": GraphError(400, 32, "(#32) Page request limit reached"),

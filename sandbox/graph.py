@@ -5,7 +5,8 @@
 Time is handed in. Batches are taken apart in batch.py; sending an answer slowly, wrongly or not at all is the
 business of spoiled.py and transport.py.
 
-Invariant: every call with a good token is counted for its Page exactly once, refused ones too.
+Invariant: every call with a good token is counted exactly once for its Page, ad account or user and once for the
+app, refused ones too.
 """
 
 from collections.abc import Mapping
@@ -17,12 +18,12 @@ from sandbox.content import AD_FIELDS
 from sandbox.errors import CATALOG, THROTTLES, GraphError
 from sandbox.faults import TRANSPORT, Fault, FaultPlan, Target
 from sandbox.journal import Journal
-from sandbox.meters import Meters
+from sandbox.meters import Metered, Meters
 from sandbox.mixing import mix
 from sandbox.reads import Asked, Reads
 from sandbox.request import Answer, GraphRefusal, Request, split_path, wanted_fields
 from sandbox.tokens import Holder, Tokens, proof_holds
-from sandbox.usage import Usage
+from sandbox.usage import Usage, headers_of
 from sandbox.world import Ad, Form, Lead, Page, World
 
 _THROTTLED_AS: Final = {"80004": "ads_management", "80001": "pages", "80005": "leadgen"}
@@ -47,18 +48,16 @@ class Graph:
         version, parts = split_path(request.path)
         asked = Asked("other", None)
         page_id: str | None = None
-        usage: Usage | None = None
+        holder: Holder | None = None
+        usages: tuple[Usage, ...] = ()
         fault: Fault | None = None
         try:
-            if not parts and "ids" in request.params:
-                raise GraphRefusal(errors.IDS_GONE)
             holder = self.holder(request.params, now)
-            page_id = holder.page_id
-            asked = self.reads.asked((page_id, *parts[1:]) if page_id and parts[:1] == ("me",) else parts)
-            page_id = page_id or asked.page_id
-            usage, too_often = self._count(holder, asked, page_id, now)
-            if too_often is not None:
-                raise GraphRefusal(too_often)
+            asked, misdirected = self._asked(request, parts, holder)
+            page_id = holder.page_id or asked.page_id
+            usages, too_often = self._count(holder, asked, now)
+            if refused := too_often or misdirected:
+                raise GraphRefusal(refused)
             if self.plan.in_force:
                 fault = self.plan.strike(_target(asked, page_id, request, now), now)
             without = self._suffer(fault, request, asked)
@@ -67,13 +66,15 @@ class Graph:
         except GraphRefusal as refusal:
             status, result, body = refusal.error.status, refusal.error.name, refusal.error.body(self.trace())
             if fault is not None and fault.name in THROTTLES:
-                usage = throttled(fault, page_id)
+                usages = (throttled(fault, page_id), *self.app_usage(now))
         sent_wrongly = fault if fault is not None and fault.name in _SENT_WRONGLY else None
         result = lost or (result if sent_wrongly is None else sent_wrongly.name)
-        self.journal.called(page_id, asked.kind, result)
+        token_page = (holder and holder.page_id) or ""
+        count = int(holder is not None)
+        self.journal.called(page_id, asked.kind, result, now, of_token=token_page, count=count)
         if isinstance(asked.node, Lead):
             self.journal.lead_read(asked.node.leadgen_id, result, answered_at)
-        headers = () if usage is None else (usage.header(),)
+        headers = headers_of(usages)
         return Answer(status, body, version, result, asked.kind, page_id, headers, sent_wrongly)
 
     def trace(self) -> str:
@@ -96,18 +97,53 @@ class Graph:
             raise GraphRefusal(errors.BAD_PROOF)
         return holder
 
-    def _count(
-        self, holder: Holder, asked: Asked, page_id: str | None, now: float
-    ) -> tuple[Usage, GraphError | None]:
-        """Count the call: the usage after it, and the refusal where it was one too many."""
-        if page_id is None or holder.page_id is None:
-            usage, refusal = self.meters.user(now, 1), errors.USER_BUSY
+    def app_usage(self, now: float) -> tuple[Usage, ...]:
+        """The usage of the app, if it has a limit: every answer tells it."""
+        metered = self.meters.app(now)
+        return () if metered is None else (metered.usage,)
+
+    def page_usage(self, page_id: str | None, now: float) -> tuple[Usage, ...]:
+        """The usages of a Page, or of the user, as they are now."""
+        metered = self.meters.user(now) if page_id is None else self.meters.page(page_id, now)
+        return metered.usage, *self.app_usage(now)
+
+    def _asked(
+        self, request: Request, parts: tuple[str, ...], holder: Holder
+    ) -> tuple[Asked, GraphError | None]:
+        """What the call is about, and the refusal where its path leads nowhere."""
+        if not parts and "ids" in request.params:
+            return Asked("other", None), errors.IDS_GONE
+        try:
+            if holder.page_id and parts[:1] == ("me",):
+                parts = holder.page_id, *parts[1:]
+            return self.reads.asked(parts), None
+        except GraphRefusal as refusal:
+            return Asked("other", None), refusal.error
+
+    def _count(self, holder: Holder, asked: Asked, now: float) -> tuple[tuple[Usage, ...], GraphError | None]:
+        """Count the call: the usages after it, and the refusal where it was one too many for any scope."""
+        if holder.page_id is None:
+            own, refusal = self.meters.user(now, call=True), errors.USER_BUSY
         elif asked.kind in ("ad_leads", "ad"):
-            usage, refusal = self.meters.ads(page_id, now, 1), errors.ADS_BUSY
+            own, refusal = self.meters.ads(holder.page_id, now, call=True), errors.ADS_BUSY
         else:
-            usage, refusal = self.meters.page(page_id, now, 1), errors.LEADGEN_BUSY
-            self.journal.over_limit[page_id] += usage.over
-        return usage, refusal if usage.over else None
+            own, refusal = self.meters.page(holder.page_id, now, call=True), errors.LEADGEN_BUSY
+        app = self.meters.app(now, call=True)
+        refused = refusal if self._refused(own) else None
+        if app is None:
+            return (own.usage,), refused
+        # Where both limits apply, Meta says that the one of the business use case does.
+        if self._refused(app):
+            refused = refused or errors.APP_BUSY
+        return (own.usage, app.usage), refused
+
+    def _refused(self, metered: Metered) -> bool:
+        """Whether the scope refuses the call, which is then written down."""
+        standing = metered.standing
+        if standing.refused:
+            self.journal.over_limit[metered.scope_id] += standing.over
+            self.journal.into_block[metered.scope_id] += standing.into_block
+        return standing.refused
 
     def _suffer(self, fault: Fault | None, request: Request, asked: Asked) -> frozenset[str]:
         """Refuse as the fault says; else the lead fields that it hides."""
@@ -142,7 +178,7 @@ class Graph:
 
 def throttled(fault: Fault, page_id: str | None) -> Usage:
     """The usage that goes with a throttle from the fault plan: all used up."""
-    return Usage(page_id or "0", _THROTTLED_AS.get(fault.name, "user"), 100, fault.minutes, over=True)
+    return Usage(page_id or "0", _THROTTLED_AS.get(fault.name, "user"), 100, fault.minutes)
 
 
 def _target(asked: Asked, page_id: str | None, request: Request, now: float) -> Target:

@@ -1,14 +1,25 @@
-"""What the sandbox has seen: calls by Page, kind and result; for each lead when it was made, announced and
-read.
+"""What the sandbox has seen: calls by Page, kind and result, and each with its time; for each lead when it was
+made, announced and read.
 
-This is how a test tells what a client really did, as opposed to what it believes. Counts only: no
-parameter, token or answer is kept. Limits are not decided from it; usage.py has its own count.
+This is how a test tells what a client really did, as opposed to what it believes. No parameter, token or answer
+is kept. Limits are not decided from it: rolling.py has its own count, so that the one can be checked against
+the other.
 
 Invariant: the calls of all Pages add up to `calls`.
 """
 
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Final
+
+MOST_LOGGED: Final = 2_000_000
+"""Calls that the log holds; the oldest make room. Some 250 MB when it is full."""
+
+
+LoggedCall = tuple[float, str, int, str, str]
+"""Its time; the Page whose token made it, or "" where that is no Page's; what it counts for (0: for no limit); kind;
+result. A plain tuple, since the garbage collector does not walk through millions of those."""
 
 
 @dataclass(slots=True)
@@ -37,7 +48,11 @@ class Journal:
     redirects_followed: int = 0
     calls: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     """(page or "", kind, result) -> calls."""
+    log: deque[LoggedCall] = field(default_factory=lambda: deque(maxlen=MOST_LOGGED))
     over_limit: Counter[str] = field(default_factory=Counter)
+    """Scope (a Page's is its id) -> calls that found its window full."""
+    into_block: Counter[str] = field(default_factory=Counter)
+    """Scope -> calls made while its block lasted, which they pushed back."""
     in_flight: Counter[str] = field(default_factory=Counter)
     most_in_flight: Counter[str] = field(default_factory=Counter)
     """HTTP requests of one Page at the same time."""
@@ -50,9 +65,22 @@ class Journal:
             record = self.leads[leadgen_id] = LeadRecord()
         return record
 
-    def called(self, page_id: str | None, kind: str, result: str) -> None:
-        """One Graph call was answered."""
+    def called(
+        self, page_id: str | None, kind: str, result: str, now: float, *, of_token: str = "", count: int = 0
+    ) -> None:
+        """One Graph call that came in now has its result; `of_token` is the Page whose token it brought."""
         self.calls[page_id or "", kind, result] += 1
+        self.log.append((now, of_token, count, kind, result))
+
+    def pretended(self, page_id: str, calls: int, now: float) -> None:
+        """So many calls of a Page were made up: the windows have them, so the log has them too."""
+        self.log.append((now, page_id, calls, "preset", "preset"))
+
+    def logged(self, since: float, page_id: str | None = None) -> Iterator[LoggedCall]:
+        """The calls since then that are still in the log, of one Page's token or of all, oldest first."""
+        # Over a copy: whoever reads the log slowly must not hold up those that call.
+        kept = list(self.log)
+        return (call for call in kept if call[0] >= since and page_id in (None, call[1]))
 
     def lead_read(self, leadgen_id: str, result: str, answered_at: float) -> None:
         """One read of one lead was answered."""
@@ -87,7 +115,9 @@ class Journal:
         self.http_requests = self.redirects_followed = 0
         self.http_most_in_flight = self.http_in_flight
         self.calls.clear()
+        self.log.clear()
         self.over_limit.clear()
+        self.into_block.clear()
         self.most_in_flight.clear()
 
     def report(self) -> dict[str, object]:
@@ -113,6 +143,7 @@ class Journal:
                     "calls": page["kinds"].total(),
                     **page,
                     "over_limit": self.over_limit[page_id],
+                    "into_block": self.into_block[page_id],
                     "most_in_flight": self.most_in_flight[page_id],
                 }
                 for page_id, page in pages.items()

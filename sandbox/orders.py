@@ -6,6 +6,7 @@ sender.py's.
 Invariant: an order is carried out whole or raises OrderRefused.
 """
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
@@ -31,18 +32,43 @@ def create_leads(sandbox: Sandbox, order: Mapping[str, object], now: float) -> l
 
 
 def set_limits(sandbox: Sandbox, order: Mapping[str, object], now: float) -> None:
-    """Set a Page's limit (null: as Meta works it out), forget its calls, or pretend that it made some."""
-    _only(order, {"page", "pages", "limit", "reset", "used"})
+    """Set limits (null: as at the start), forget calls, or pretend that some were made.
+
+    They are a Page's and its ad account's, for all Pages unless some are named; `app_limit` is the app's.
+    """
+    _only(order, {"page", "pages", "limit", "ads_limit", "app_limit", "reset", "used"})
     pages = _pages(sandbox, order)
-    limit = None if order.get("limit") is None else _whole(order, "limit", 0)
+    limit, ads_limit, app_limit = (_limit(order, name) for name in ("limit", "ads_limit", "app_limit"))
     used = _whole(order, "used", 0)
+    meters = sandbox.graph.meters
+    if "app_limit" in order:
+        meters.set_app_limit(app_limit)
+    if order.get("reset") is True and not order.keys() & {"page", "pages"}:
+        meters.reset_shared()
     for page_id in pages:
         if "limit" in order:
-            sandbox.graph.meters.set_limit(page_id, limit)
+            meters.set_limit(page_id, limit)
+        if "ads_limit" in order:
+            meters.set_ads_limit(page_id, ads_limit)
         if order.get("reset") is True:
-            sandbox.graph.meters.reset(page_id)
+            meters.reset(page_id)
         if used:
-            sandbox.graph.meters.preset(page_id, used, now)
+            meters.preset(page_id, used, now)
+            sandbox.journal.pretended(page_id, used, now)
+
+
+def log_range(sandbox: Sandbox, query: Mapping[str, str]) -> tuple[str | None, float]:
+    """The Page whose calls are asked for (None: all) and from when on."""
+    _only(query, {"page", "since"})
+    if "page" in query:
+        _pages(sandbox, query)
+    try:
+        since = float(query.get("since", 0))
+    except ValueError:
+        since = math.nan
+    if not math.isfinite(since):
+        raise OrderRefused("since is a unix time")
+    return query.get("page"), since
 
 
 RUN_KEYS: Final = {
@@ -166,6 +192,10 @@ def _whole(order: Mapping[str, object], name: str, default: int, most: int = 2**
     if isinstance(given, bool) or not isinstance(given, int) or not 0 <= given <= most:
         raise OrderRefused(f"{name} is a whole number from 0 to {most}")
     return given
+
+
+def _limit(order: Mapping[str, object], name: str) -> int | None:
+    return None if order.get(name) is None else _whole(order, name, 0)
 
 
 def number(order: Mapping[str, object], name: str, default: float = 0.0) -> float:

@@ -173,7 +173,53 @@ def test_calls_are_told_by_page_kind_and_result(served: Served) -> None:
     assert page["results"] == {"200": 2, "100/33": 1}
     assert calls["windows"][served.sandbox.world.pages[0].page_id]["used"] == 3
     assert control(served, "DELETE", "calls") == {"ok": True}
-    assert control(served, "GET", "calls")["calls"] == 0
+    cleared = control(served, "GET", "calls")
+    assert (cleared["calls"], call_log(served)) == (0, [])
+    window = cleared["windows"][served.sandbox.world.pages[0].page_id]
+    assert (window["used"], window["most"]) == (3, 0)
+
+
+def call_log(served: Served, **query: str | float) -> list[Any]:
+    response = requests.get(f"{served.url}/sandbox/calls/log", query, timeout=10)
+    assert response.status_code == 200, response.text
+    return [json.loads(line) for line in response.text.splitlines()]
+
+
+def test_the_log_of_calls_proves_what_the_windows_held(served: Served) -> None:
+    """Each call is a line with its time; what a test adds up from them is what `most` says."""
+    page_id = served.sandbox.world.pages[0].page_id
+    control(served, "POST", "limits", {"page": page_id, "limit": 3})
+    began = time.time()
+    items = json.dumps([{"method": "GET", "relative_url": a_lead(served)}] * 2)
+    requests.post(f"{served.url}/v26.0", {"batch": items}, headers=bearer(served), timeout=10)
+    for page in (0, 0, 1):
+        requests.get(f"{served.url}/{a_lead(served)}", headers=bearer(served, page), timeout=10)
+    lines = call_log(served, page=page_id, since=began)
+    assert [line[1:] for line in lines] == [[1, "lead", "200"]] * 3 + [[1, "lead", "80005"]]
+    assert all(began <= line[0] <= time.time() for line in lines)
+    assert len(call_log(served)) == 5
+    assert call_log(served, page=page_id, since=time.time() + 60) == []
+    window = control(served, "GET", "calls")["windows"][page_id]
+    assert (window["most"], window["limit"], window["window_seconds"]) == (4, 3, 86_400)
+    assert window["blocked_until"] == lines[1][0] + 86_400
+
+
+def test_several_usage_headers_go_over_the_wire(served: Served) -> None:
+    """An ad edge of an app with a limit answers with all three usage headers."""
+    control(served, "POST", "limits", {"app_limit": 50})
+    ad_id = served.sandbox.world.pages[0].forms[0].ads[0].ad_id
+    answer = requests.get(f"{served.url}/{ad_id}/leads", headers=bearer(served), timeout=10)
+    assert json.loads(answer.headers["X-App-Usage"])["call_count"] == 2
+    assert json.loads(answer.headers["X-Ad-Account-Usage"])["reset_time_duration"] == 0
+    assert "ads_management" in answer.headers["X-Business-Use-Case-Usage"]
+
+
+@pytest.mark.parametrize("query", ["page=1", "since=noon", "since=nan", "pages=1"])
+def test_a_log_that_cannot_be_told_is_refused(served: Served, query: str) -> None:
+    """An unknown Page, time or parameter is answered with 400 and a sentence."""
+    response = requests.get(f"{served.url}/sandbox/calls/log?{query}", timeout=10)
+    assert response.status_code == 400
+    assert response.json()["error"]
 
 
 def test_latency_can_be_set_for_one_page(served: Served) -> None:

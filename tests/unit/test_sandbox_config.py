@@ -34,7 +34,19 @@ def test_all_bad_words_are_named_at_once() -> None:
     assert all(name in str(refused.value) for name in ("nonsense", "port", "faults"))
 
 
-@pytest.mark.parametrize("wrong", [{"pages": 0}, {"leads": -1}, {"app_secret": ""}, {"order": "random"}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"pages": 0},
+        {"leads": -1},
+        {"app_secret": ""},
+        {"order": "random"},
+        {"usage_rounding": "up"},
+        {"app_limit_calls": -1},
+        {"hour_seconds": 0},
+        {"block_penalty_seconds": -1.0},
+    ],
+)
 def test_a_config_that_cannot_be_served_does_not_exist(wrong: dict[str, object]) -> None:
     """Values out of range are refused where the config is made."""
     with pytest.raises(ConfigRefused):

@@ -2,13 +2,15 @@
 
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from sandbox.config import SandboxConfig
 from sandbox.control import routes
 from sandbox.deliveries import VARIANTS
 from sandbox.faults import CLASSES, KINDS, FaultRule
 from sandbox.orders import RUN_KEYS
-from tests.fakes.sandboxes import made
+from sandbox.usage import ROUNDINGS
+from tests.fakes.sandboxes import NOW, asked, made
 
 MANUAL = (Path(__file__).parents[2] / "docs" / "sandbox.md").read_text()
 
@@ -24,4 +26,18 @@ def test_the_manual_names_all_that_can_be_asked_for() -> None:
         f"`{route.path}`" if route.method == "*" else f"`{route.method} {route.path}`"
         for route in routes(made())
     }
+    names |= {f"`{name}`" for name in ROUNDINGS}
     assert {name for name in names if name not in MANUAL} == set()
+
+
+def test_the_manual_shows_all_that_is_told_of_calls() -> None:
+    """Every field of GET /sandbox/calls stands in the manual's example."""
+    sandbox = made()
+    asked(sandbox, "/me")
+    told: dict[str, Any] = {
+        **sandbox.journal.report(),
+        **sandbox.graph.meters.windows(NOW, sandbox.journal.into_block),
+    }
+    page_id = sandbox.world.pages[0].page_id
+    names = {*told, *told["pages"][page_id], *told["windows"][page_id], *told["shared_windows"]}
+    assert {name for name in names if f'"{name}": ' not in MANUAL} == set()
