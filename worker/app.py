@@ -15,10 +15,12 @@ from celery.signals import setup_logging
 
 from worker import logs
 from worker.doorbell import MESSAGE_EXPIRES_SECONDS
-from worker.inbox import DRAIN_TASK, LIVE_QUEUE, RESUME_TASK, TIDY_TASK
+from worker.inbox import DRAIN_TASK, LIMITS_TASK, LIVE_QUEUE, RESUME_TASK, TIDY_TASK
 from worker.settings import Settings
 
 TIDY_EVERY_SECONDS: Final = 3_600.0
+LIMITS_EVERY_SECONDS: Final = 60.0
+"""How often it is looked whether some Page's limit is due."""
 
 
 def create_app(settings: Settings) -> Celery:
@@ -62,6 +64,10 @@ def _options(settings: Settings) -> dict[str, Any]:
             DRAIN_TASK: {"task": DRAIN_TASK, "schedule": settings.ring_every},
             RESUME_TASK: {"task": RESUME_TASK, "schedule": settings.ring_every},
             TIDY_TASK: {"task": TIDY_TASK, "schedule": TIDY_EVERY_SECONDS},
+            LIMITS_TASK: {
+                "task": LIMITS_TASK,
+                "schedule": min(LIMITS_EVERY_SECONDS, settings.budget_refresh),
+            },
         },
         "timezone": "UTC",
     }

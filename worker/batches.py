@@ -8,8 +8,11 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Final
 
 from worker.inbox import LeadReference
+
+_ANNOUNCED_WITHIN: Final = 92 * 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +21,9 @@ class InFlight:
 
     `crashes`: how often it was taken up before and neither finished nor given back; that somebody died holding it
     says nothing of this reference as long as it was held together with others. `attempts` are failures
-    for `failed_for`. `in_part`: the lead is stored already, without its ad fields.
+    for `failed_for`. `in_part`: the lead is stored already, without its ad fields. `created_time` is what the webhook
+    said of the lead; `due_at` since when a leased row was due. `unasked`: a listing brought the lead along, and nobody
+    has taken its reference up.
     """
 
     leadgen_id: str
@@ -34,6 +39,9 @@ class InFlight:
     crashes: int = 0
     failed_for: str | None = None
     in_part: bool = False
+    created_time: datetime | None = None
+    due_at: datetime | None = None
+    unasked: bool = False
 
     @classmethod
     def from_entry(cls, reference: LeadReference, entry_id: bytes, *, crashes: int = 0) -> "InFlight":
@@ -48,7 +56,22 @@ class InFlight:
             first_seen_at=received_at,
             entry_id=entry_id,
             crashes=crashes,
+            created_time=_plausible(reference.created_time, received_at),
         )
+
+    @classmethod
+    def listed(cls, leadgen_id: str, page_id: str, form_id: str, now: datetime) -> "InFlight":
+        """A lead that was listed beside those that were asked for."""
+        return cls(
+            leadgen_id, page_id, form_id, None, None, first_seen_at=now, source="listing", unasked=True
+        )
+
+
+def _plausible(created_time: int | None, received_at: datetime) -> datetime | None:
+    """When the lead was created, if that can be true: it is announced within 36 hours, or repeated within 90 days."""
+    if created_time is None or not 0 <= received_at.timestamp() + 3_600 - created_time <= _ANNOUNCED_WITHIN:
+        return None
+    return datetime.fromtimestamp(created_time, UTC)
 
 
 @dataclass(slots=True)
@@ -69,6 +92,12 @@ class PageQueues:
         if not queue:
             self._queues.pop(page_id, None)
         return taken
+
+    def put_back(self, references: Iterable[InFlight]) -> None:
+        """Queue references of one Page again, ahead of the others."""
+        kept = tuple(references)
+        if kept:
+            self._queues.setdefault(kept[0].page_id, deque()).extendleft(reversed(kept))
 
     def take_all(self, page_ids: Iterable[str] | None = None) -> tuple[InFlight, ...]:
         """Everything of these Pages (by default of all), off the queues."""

@@ -25,7 +25,7 @@ from worker.settings import Settings, read_settings
 from worker.stream import last_look
 
 if TYPE_CHECKING:
-    from worker.store.leads import Row
+    from worker.store.statements import Row
 
 T = TypeVar("T")
 

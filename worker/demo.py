@@ -34,8 +34,8 @@ from worker.lead import answers as answers_in
 from worker.runtime import now, open_store, open_stream
 from worker.settings import Settings, environment, read_settings
 from worker.stack import Stack, answers, build_stack, remember
-from worker.store.leads import Row
 from worker.store.migrate import migrate
+from worker.store.statements import Row
 from worker.supervisor import SERVERS, ProcessSpec, StartFailed, Supervisor
 
 PATIENCE_SECONDS: Final = 60.0

@@ -6,6 +6,7 @@
           ItemUnanswered        a null batch item              -> ask again, at once, a few times
         StoreUnavailable        Postgres away: nothing is acknowledged, intake pauses, no attempt counted
         LedgerUnavailable       Redis away: no call without a grant
+        GrantLapsed             the call was not sent          -> ask for another grant, at once, a few times
       Throttled(until)          we asked too much                -> Snooze (counts nothing) and tell the budget
       TooMuchAsked              "reduce the amount of data"      -> halve the ask, at once
       NotVisibleYet             100/33 soon after the ping       -> Retry for a bounded time, then DeadLetter
@@ -19,7 +20,7 @@ Nothing is decided here: graph/faults.py maps Meta's answers to these, outcomes.
 reference. No message ever carries a token, an answer or Meta's own error text, which may echo either.
 """
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 
 class LeadSyncError(Exception):
@@ -56,15 +57,25 @@ class LedgerUnavailable(Transient):
     reason = "ledger_unavailable"
 
 
+class GrantLapsed(Transient):
+    """The grant ran out before the call was sent, or would have been used twice."""
+
+    reason = "grant_lapsed"
+
+
 class Throttled(LeadSyncError):
-    """We asked more than a scope allows; `until` is aware UTC, `scope` one of page, app, user, ad_account."""
+    """We asked more than a scope allows; `until` is aware UTC, `scope` one of page, app, user, ad_account.
+
+    `regain`: in how long Meta says that access is regained, if it does.
+    """
 
     reason = "throttled"
 
-    def __init__(self, message: str, *, until: datetime, scope: str) -> None:
+    def __init__(self, message: str, *, until: datetime, scope: str, regain: timedelta | None = None) -> None:
         super().__init__(message)
         self.until = until
         self.scope = scope
+        self.regain = regain
 
 
 class TooMuchAsked(LeadSyncError):

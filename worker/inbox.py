@@ -38,6 +38,7 @@ QUEUES: Final = (LIVE_QUEUE, UPKEEP_QUEUE)
 DRAIN_TASK: Final = "leads.drain"
 RESUME_TASK: Final = "leads.resume"
 TIDY_TASK: Final = "leads.tidy"
+LIMITS_TASK: Final = "budget.limits"
 
 WIRE_VERSION: Final = "1"
 

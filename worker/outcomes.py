@@ -30,10 +30,11 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Snooze:
-    """Not before `until`; counts nothing."""
+    """Not before `until`; counts nothing. `whole_page`: nor anything else that waits for its Page."""
 
     until: datetime
     reason: str
+    whole_page: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +113,7 @@ def outcome_of(
     failed = attempts if last_reason in (None, error.reason) else 0
     match error:
         case Throttled():
-            return Snooze(max(error.until, now), f"{error.reason}_{error.scope}")
+            return Snooze(max(error.until, now), f"{error.reason}_{error.scope}", whole_page=True)
         case Blocked():
             return Park(error.reason)
         case NotVisibleYet():

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Protocol
 
+from worker.asks import Ask
 from worker.batches import InFlight
 from worker.budget.policy import Lane
 from worker.outcomes import Outcome
@@ -41,12 +42,13 @@ class Source(Protocol):
 
 
 class Reader(Protocol):
-    """Reads one batch."""
+    """Reads one ask."""
 
-    async def read(
-        self, page_id: str, references: tuple[InFlight, ...], lane: Lane
-    ) -> list[tuple[InFlight, Outcome]]:
-        """An outcome for each."""
+    def plan(self, page_id: str, references: tuple[InFlight, ...]) -> tuple[Ask, ...]:
+        """How to ask for these references of `page_id`; those that are in no ask have to wait for one under way."""
+
+    async def read(self, page_id: str, ask: Ask, lane: Lane) -> list[tuple[InFlight, Outcome]]:
+        """An outcome for each reference, and for leads (`unasked`) that came along."""
 
 
 class Store(Protocol):

@@ -1,8 +1,8 @@
 """One batch of references of one Page -> grant -> Graph read -> an outcome each.
 
-The second half of the live path's middle: sync.py decides which references are read when, this file reads them. It
-is handed graph, budget, tokens and clock and imports no I/O. Invariant: every reference that goes in comes out with
-exactly one outcome, whatever Graph does; no call is made without a grant.
+The second half of the live path's middle: sync.py decides which references are read when, asks.py how, this file reads
+by id and hands listings to listing.py. It is handed graph, budget, tokens and clock and imports no I/O. Invariant:
+every reference that goes in comes out with exactly one outcome, whatever Graph does; no call is made without a grant.
 """
 
 import random
@@ -13,51 +13,54 @@ from typing import Final, Protocol
 
 import structlog
 
+from worker.asks import Ask, ByListing, plan
 from worker.batches import InFlight, halves
-from worker.budget.policy import Budget, Lane, Refusal
+from worker.budget.policy import Budget, Grant, Lane, Refusal
 from worker.errors import (
+    GrantLapsed,
     ItemUnanswered,
     LeadSyncError,
     LedgerUnavailable,
     PermissionRefused,
     RequestRefused,
+    StoreUnavailable,
     Throttled,
     TooMuchAsked,
-    Transient,
 )
-from worker.graph.wire import FULL_FIELDS, REDUCED_FIELDS, LeadsRead
-from worker.lead import Lead
-from worker.outcomes import DeadLetter, Outcome, Retry, RetryPolicy, Snooze, Stored, full_reading, outcome_of
+from worker.graph.wire import BATCH_LIMIT, FULL_FIELDS, REDUCED_FIELDS, LeadsRead, ResultPage
+from worker.listing import ListingReader
+from worker.outcomes import DeadLetter, Outcome, Retry, RetryPolicy, Snooze, Stored, full_reading
 from worker.tokens import PageTokens
+from worker.verdicts import Settled, Unexpected, Verdicts
 
 log = structlog.get_logger("reading")
 
-LEDGER_AGAIN: Final = timedelta(seconds=5)
-"""When to ask again for a grant that the ledger could not be asked for."""
 REDUCED_FOR: Final = timedelta(hours=1)
 """How long a Page whose ad fields were refused is read with the reduced list before the full one is tried again."""
 REFUSALS_TO_REDUCE: Final = 3
 """So many batches in a row refused whole: it is the Page, not one lead of another ad account."""
 AD_FIELDS_REFUSED: Final = "ad_fields_refused"
 UNANSWERED_AGAIN: Final = 2
-"""How often an item that Graph left unanswered is asked again at once."""
+"""How often an item that Graph left unanswered, or a call that was not sent, is asked again at once."""
 
 
 class Graph(Protocol):
-    """What this file needs of Graph."""
+    """What the readers need of Graph."""
 
-    async def read_leads(self, leadgen_ids: Sequence[str], fields: Sequence[str], token: str) -> LeadsRead:
+    async def read_leads(
+        self, leadgen_ids: Sequence[str], fields: Sequence[str], token: str, grant: Grant
+    ) -> LeadsRead:
         """One request for these leads."""
 
-
-class Unexpected(Transient):
-    """A fault of ours, met while a lead was being read: the lead is tried again, the fault is logged."""
-
-    reason = "internal_error"
+    async def list_leads(
+        self, form_id: str, since: int, until: int, fields: Sequence[str], token: str, grant: Grant, *,
+        limit: int, after: str | None,
+    ) -> ResultPage:  # fmt: skip
+        """One result page of a form's leads."""
 
 
 class LeadReader:
-    """Reads batches. `clock` gives aware UTC, `dice` numbers in [0, 1)."""
+    """Reads asks. `clock` gives aware UTC, `dice` numbers in [0, 1)."""
 
     def __init__(
         self,
@@ -72,68 +75,93 @@ class LeadReader:
         self._graph = graph
         self._budget = budget
         self._tokens = tokens
-        self._policy = policy
         self._clock = clock
-        self._dice = dice
+        self._verdicts = Verdicts(budget, policy, clock, dice)
+        self._listings = ListingReader(graph, budget, tokens, self._verdicts, clock)
         self._reduced_until: dict[str, datetime] = {}
         self._refusals: Counter[str] = Counter()
 
-    async def read(
-        self, page_id: str, references: tuple[InFlight, ...], lane: Lane
-    ) -> list[tuple[InFlight, Outcome]]:
-        """An outcome for each of these references of `page_id`, at most 50."""
-        fields = self._fields(page_id)
-        settled: list[tuple[InFlight, Outcome]] = []
+    def plan(self, page_id: str, references: tuple[InFlight, ...]) -> tuple[Ask, ...]:
+        """What to ask for these references of `page_id`; none for those of forms that are being listed."""
+        return plan(
+            references,
+            rate_of=self._listings.rate_of,
+            tight=self._listings.is_tight(page_id),
+            listing=self._listings.under_way,
+            by_id_only=self._listings.not_worth_it(),
+        )
+
+    async def read(self, page_id: str, ask: Ask, lane: Lane) -> list[Settled]:
+        """An outcome for each reference of this ask, and for leads that a listing brought along."""
+        references, fields = ask.references, self._fields(page_id)
+        settled: list[Settled] = []
         if fields is REDUCED_FIELDS:
             until = self._reduced_until[page_id]
             settled = [(r, Snooze(until, AD_FIELDS_REFUSED)) for r in references if r.in_part]
             references = tuple(r for r in references if not r.in_part)
         try:
-            return settled + await self._ask(page_id, references, fields, lane, UNANSWERED_AGAIN)
+            if isinstance(ask, ByListing):
+                listed, references = await self._listings.read(page_id, ask, fields, lane)
+                settled += listed
+            for start in range(0, len(references), BATCH_LIMIT):
+                batch = references[start : start + BATCH_LIMIT]
+                settled += await self._ask(page_id, batch, fields, lane, UNANSWERED_AGAIN)
+            return settled
         except Exception as error:
             # A fault of ours must not take the drain down with it. Only its type is told: its text may quote a lead.
             log.error(
                 "reading_failed", page_id=page_id, error=type(error).__name__, references=len(references)
             )
-            return settled + self._all(references, Unexpected("a fault of leadsync"))
+            done = {r.leadgen_id for r, _ in settled}
+            left = [r for r in ask.references if r.leadgen_id not in done]
+            return settled + await self._verdicts.failed(page_id, left, Unexpected("a fault of leadsync"))
 
     async def _ask(
         self, page_id: str, references: tuple[InFlight, ...], fields: Sequence[str], lane: Lane, again: int
-    ) -> list[tuple[InFlight, Outcome]]:
-        settled: list[tuple[InFlight, Outcome]] = []
+    ) -> list[Settled]:
+        settled: list[Settled] = []
         while references:
             try:
                 answer = await self._budget.request(page_id, len(references), lane)
-            except LedgerUnavailable as error:
-                until = self._clock() + LEDGER_AGAIN
-                return settled + [(r, Snooze(until, error.reason)) for r in references]
+            except (LedgerUnavailable, StoreUnavailable) as error:
+                return settled + self._verdicts.no_grant(references, error)
+            self._listings.answered(page_id, answer)
             if isinstance(answer, Refusal):
-                return settled + [(r, Snooze(answer.not_before, answer.reason)) for r in references]
+                return settled + self._verdicts.refused(references, answer)
             granted, references = references[: answer.calls], references[answer.calls :]
-            settled += await self._ask_granted(page_id, granted, fields, lane, again)
+            settled += await self._ask_granted(page_id, granted, fields, lane, again, answer)
         return settled
 
     async def _ask_granted(
-        self, page_id: str, references: tuple[InFlight, ...], fields: Sequence[str], lane: Lane, again: int
-    ) -> list[tuple[InFlight, Outcome]]:
+        self,
+        page_id: str,
+        references: tuple[InFlight, ...],
+        fields: Sequence[str],
+        lane: Lane,
+        again: int,
+        grant: Grant,
+    ) -> list[Settled]:
         try:
             token = self._tokens.token_for(page_id)
-            answer = await self._graph.read_leads([r.leadgen_id for r in references], fields, token)
+            answer = await self._graph.read_leads([r.leadgen_id for r in references], fields, token, grant)
         except TooMuchAsked as error:
             if len(references) == 1:
-                return self._all(references, error)
+                return await self._verdicts.failed(page_id, references, error)
             first, second = halves(references)
             return await self._ask(page_id, first, fields, lane, again) + await self._ask(
                 page_id, second, fields, lane, again
             )
+        except GrantLapsed as error:
+            if again == 0:
+                return self._verdicts.no_grant(references, error)
+            return await self._ask(page_id, references, fields, lane, again - 1)
         except (PermissionRefused, RequestRefused) as error:
             if fields is REDUCED_FIELDS:
-                return self._all(references, error)
+                return await self._verdicts.failed(page_id, references, error)
             return await self._ask_reduced(page_id, references, lane, again, whole=True)
         except LeadSyncError as error:
-            await self._tell_budget(page_id, error)
-            return self._all(references, error)
-        return await self._sort(page_id, references, answer, fields, lane, again)
+            return await self._verdicts.failed(page_id, references, error)
+        return await self._sort(page_id, references, answer, fields, lane, again, grant)
 
     async def _sort(
         self,
@@ -143,22 +171,29 @@ class LeadReader:
         fields: Sequence[str],
         lane: Lane,
         again: int,
-    ) -> list[tuple[InFlight, Outcome]]:
-        settled: list[tuple[InFlight, Outcome]] = []
+        grant: Grant,
+    ) -> list[Settled]:
+        settled: list[Settled] = []
         refused: list[InFlight] = []
         unanswered: list[InFlight] = []
+        throttled: dict[str, tuple[Throttled, list[InFlight]]] = {}
         for reference, raw in zip(references, answer.leads, strict=True):
             if isinstance(raw, PermissionRefused | RequestRefused) and fields is not REDUCED_FIELDS:
                 refused.append(reference)
             elif isinstance(raw, ItemUnanswered) and again > 0:
                 unanswered.append(reference)
+            elif isinstance(raw, Throttled):
+                throttled.setdefault(raw.scope, (raw, []))[1].append(reference)
             elif isinstance(raw, LeadSyncError):
-                await self._tell_budget(page_id, raw)
-                settled.append((reference, self._outcome(reference, raw)))
+                settled.append((reference, self._verdicts.outcome(reference, raw)))
             else:
-                settled.append((reference, self._stored(reference, raw, fields)))
+                settled.append((reference, self._verdicts.stored(reference, raw, fields)))
         if fields is not REDUCED_FIELDS and any(isinstance(outcome, Stored) for _, outcome in settled):
             self._refusals.pop(page_id, None)
+        if not throttled:
+            await self._verdicts.heard(page_id, grant, answer.usages)
+        for error, those in throttled.values():
+            settled += await self._verdicts.failed(page_id, those, error, answer.usages)
         if refused:
             whole = len(refused) == len(references)
             settled += await self._ask_reduced(page_id, tuple(refused), lane, again, whole=whole)
@@ -168,15 +203,13 @@ class LeadReader:
 
     async def _ask_reduced(
         self, page_id: str, references: tuple[InFlight, ...], lane: Lane, again: int, *, whole: bool
-    ) -> list[tuple[InFlight, Outcome]]:
+    ) -> list[Settled]:
         """The full list was refused: it may be the ad fields only.
 
         Where it was refused for whole batches one after the other, the Page is read with the reduced list for a
         while. Who is stored in part already has nothing to gain from that list.
         """
-        settled: list[tuple[InFlight, Outcome]] = [
-            (r, self._still_in_part(r)) for r in references if r.in_part
-        ]
+        settled: list[Settled] = [(r, self._still_in_part(r)) for r in references if r.in_part]
         rest = tuple(r for r in references if not r.in_part)
         settled += await self._ask(page_id, rest, REDUCED_FIELDS, lane, again)
         if whole and any(isinstance(outcome, Stored) for _, outcome in settled):
@@ -199,34 +232,3 @@ class LeadReader:
             self._refusals.pop(page_id, None)
             until = None
         return FULL_FIELDS if until is None else REDUCED_FIELDS
-
-    def _stored(self, reference: InFlight, raw: object, fields: Sequence[str]) -> Outcome:
-        try:
-            lead = Lead.from_graph(raw, leadgen_id=reference.leadgen_id, in_part=fields is REDUCED_FIELDS)
-        except LeadSyncError as error:
-            return self._outcome(reference, error)
-        except Exception as error:
-            log.error("lead_not_understood", leadgen_id=reference.leadgen_id, error=type(error).__name__)
-            return self._outcome(reference, Unexpected("a fault of leadsync"))
-        return Stored(lead)
-
-    async def _tell_budget(self, page_id: str, error: LeadSyncError) -> None:
-        if isinstance(error, Throttled):
-            try:
-                await self._budget.close(page_id, error.scope, error.until)
-            except LedgerUnavailable:
-                log.warning("throttle_not_noted", page_id=page_id, scope=error.scope)
-
-    def _all(self, references: Sequence[InFlight], error: LeadSyncError) -> list[tuple[InFlight, Outcome]]:
-        return [(reference, self._outcome(reference, error)) for reference in references]
-
-    def _outcome(self, reference: InFlight, error: LeadSyncError) -> Outcome:
-        return outcome_of(
-            error,
-            attempts=reference.attempts,
-            last_reason=reference.failed_for,
-            waiting_since=reference.first_seen_at,
-            now=self._clock(),
-            policy=self._policy,
-            dice=self._dice,
-        )

@@ -14,20 +14,24 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar
 
 import redis.asyncio as aioredis
 from psycopg_pool import AsyncConnectionPool
 
-from worker.budget.fixed import FixedBudget
-from worker.budget.policy import Lane
+from worker.budget.granting import Granter, LimitSettings
+from worker.budget.ledger import Ledger
+from worker.budget.policy import Lane, Shares, Window
 from worker.graph.client import GraphClient, GraphSettings
 from worker.inbox import LIVE_QUEUE, UPKEEP_QUEUE
+from worker.limits import LimitAges, LimitKeeper
 from worker.outcomes import RetryPolicy
 from worker.reading import LeadReader
 from worker.settings import Settings
 from worker.sources import DueSource, StreamSource
+from worker.steady import machine, steady
+from worker.store.budget import BudgetStore
 from worker.store.leads import LeadStore, StoreSettings
 from worker.stream import LeadStream, consumer_name
 from worker.sync import Limits, Run
@@ -38,6 +42,8 @@ T = TypeVar("T")
 POOL_SIZE: Final = 4
 FORGET_CONSUMERS_SECONDS: Final = 3_600.0
 CLOSE_SECONDS: Final = 5.0
+BLOCKS_KEPT_WINDOWS: Final = 2.0
+"""Reserved calls are kept for so many windows, twice what a seed looks at."""
 
 
 class Family:
@@ -111,6 +117,35 @@ async def open_stream(settings: Settings) -> AsyncIterator[LeadStream]:
         yield LeadStream(client, "command", claim_after=settings.claim_after)
 
 
+@asynccontextmanager
+async def open_budget(settings: Settings) -> AsyncIterator[tuple[Ledger, Granter, BudgetStore]]:
+    """Ledger, budget and its rows, for a command that asks a few questions and ends."""
+    async with (
+        create_pool(settings, 1) as pool,
+        aioredis.Redis.from_url(settings.redis_url, protocol=2, socket_timeout=5) as client,
+    ):
+        ledger, rows = create_ledger(client, settings), BudgetStore(pool)
+        yield ledger, create_granter(ledger, rows, settings), rows
+
+
+def create_ledger(client: "aioredis.Redis", settings: Settings) -> Ledger:
+    """The ledger, with this machine's name."""
+    return Ledger(client, Window(settings.budget_window), Shares(), machine=machine())
+
+
+def create_granter(ledger: Ledger, rows: BudgetStore, settings: Settings) -> Granter:
+    """The budget over ledger and rows."""
+    return Granter(
+        ledger,
+        rows,
+        window=Window(settings.budget_window),
+        limits=LimitSettings(settings.budget_floor, settings.budget_share),
+        machine=machine(),
+        clock=now,
+        steady=steady,
+    )
+
+
 class Runtime:
     """One process' loop and neighbours. `run` is called from the process' other threads."""
 
@@ -154,8 +189,23 @@ class Runtime:
                     settings.graph_version,
                     settings.app_secrets[0],
                     settings.graph_timeout,
-                )
+                ),
+                steady,
             )
+        )
+        tokens = SettingsTokens(settings.page_tokens, settings.page_tokens_file)
+        self._ledger = create_ledger(client, settings)
+        self._budget_store = BudgetStore(pool)
+        budget = create_granter(self._ledger, self._budget_store, settings)
+        self._limits = LimitKeeper(
+            graph=graph,
+            budget=budget,
+            rows=self._budget_store,
+            tokens=tokens,
+            ages=LimitAges(
+                timedelta(seconds=settings.budget_refresh), timedelta(seconds=settings.budget_count_forms)
+            ),
+            clock=now,
         )
         self._store = LeadStore(pool, store_settings(settings))
         self._stream = LeadStream(
@@ -166,8 +216,8 @@ class Runtime:
         )
         self._reader = LeadReader(
             graph=graph,
-            budget=FixedBudget(now),
-            tokens=SettingsTokens(settings.page_tokens, settings.page_tokens_file),
+            budget=budget,
+            tokens=tokens,
             policy=_policy(settings),
             clock=now,
         )
@@ -184,7 +234,7 @@ class Runtime:
             drain_seconds=self._settings.drain_seconds,
             linger_seconds=self._settings.linger_seconds,
         )
-        counts = await self._run(source, slow_page_calls=0)
+        counts = await self._run(source, Lane.LIVE, slow_page_calls=0)
         return counts, not self._family.is_stopping() and await self._stream.backlog() > 0
 
     async def resume(self) -> Counter[str]:
@@ -192,19 +242,33 @@ class Runtime:
         await self._stream.create_group()
         await self._stream.progress(UPKEEP_QUEUE)
         source = DueSource(self._store, self._stream, now, drain_seconds=self._settings.drain_seconds)
-        return await self._run(source, slow_page_calls=2)
+        return await self._run(source, Lane.WAITING, slow_page_calls=2)
 
-    async def tidy(self) -> int:
-        """Forget the consumers of processes that are long gone."""
-        return await self._stream.forget_consumers(FORGET_CONSUMERS_SECONDS)
+    async def tidy(self) -> dict[str, int]:
+        """Forget what is long over: consumers of ended processes, reserved calls, what Meta said of scopes."""
+        return {
+            "consumers_forgotten": await self._stream.forget_consumers(FORGET_CONSUMERS_SECONDS),
+            "blocks_forgotten": await self._budget_store.forget_blocks(
+                BLOCKS_KEPT_WINDOWS * self._settings.budget_window, machine=machine(), steady=steady()
+            ),
+            "scopes_forgotten": await self._ledger.forget_scopes(),
+        }
 
-    async def _run(self, source: StreamSource | DueSource, *, slow_page_calls: int) -> Counter[str]:
+    async def refresh_limits(self) -> dict[str, int]:
+        """Work out the limits that are due, for as long as one run lasts."""
+        await self._stream.progress(UPKEEP_QUEUE)
+        ends_at = time.monotonic() + self._settings.drain_seconds
+        return await self._limits.run(lambda: self._family.is_stopping() or time.monotonic() > ends_at)
+
+    async def _run(
+        self, source: StreamSource | DueSource, lane: Lane, *, slow_page_calls: int
+    ) -> Counter[str]:
         settings = self._settings
         run = Run(
             source=source,
             reader=self._reader,
             store=self._store,
-            lane=Lane.LIVE,
+            lane=lane,
             limits=Limits(
                 references=settings.references_in_flight,
                 calls_per_page=settings.calls_per_page,

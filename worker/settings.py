@@ -49,6 +49,11 @@ class Settings:
     not_visible_for: float
     park_after_deaths: int
     parked_probe_every: float
+    budget_window: float
+    budget_floor: int
+    budget_share: float
+    budget_refresh: float
+    budget_count_forms: float
     receiver_port: int
     log_style: Literal["console", "json"]
     log_level: str
@@ -112,6 +117,19 @@ def _read(env: Env) -> Settings:
         not_visible_for=seconds("NOT_VISIBLE_FOR_SECONDS", 7_200),
         park_after_deaths=count("PARK_AFTER_DEATHS", 10),
         parked_probe_every=seconds("PARKED_PROBE_EVERY_SECONDS", 900),
+        budget_window=env.float(
+            "BUDGET_WINDOW_SECONDS", 86_400, validate=validate.Range(min=5, error="must be at least 5")
+        ),
+        budget_floor=count("BUDGET_FLOOR_CALLS", 4_800),
+        budget_share=env.float(
+            "BUDGET_SHARE",
+            0.95,
+            validate=validate.Range(
+                min=0, max=1, min_inclusive=False, error="must be more than 0, at most 1"
+            ),
+        ),
+        budget_refresh=seconds("BUDGET_REFRESH_SECONDS", 900),
+        budget_count_forms=seconds("BUDGET_COUNT_FORMS_SECONDS", 21_600),
         receiver_port=count("RECEIVER_PORT", 8_000),
         log_style=_style(text("LOG_STYLE", "console", validate.OneOf(["console", "json"]))),
         log_level=text("LOG_LEVEL", "info", validate.OneOf(["debug", "info", "warning", "error"])),

@@ -5,6 +5,7 @@ last look at the stream, so that what arrives in between is either seen or rung 
 while no live reference waits to be taken, unless one has been overdue for PATIENCE.
 """
 
+import asyncio
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from time import monotonic
@@ -21,8 +22,12 @@ LISTEN_SECONDS: Final = 1.0
 HUSH_MARGIN_SECONDS: Final = 0.5
 BUSY_AT_MOST_SECONDS: Final = 30.0
 """How long slow calls in flight may keep a run going beyond its time."""
-PER_PAGE: Final = 200
-"""Rows of one Page leased at once."""
+PER_PAGE: Final = 500
+"""Rows of one Page leased at once: as many as one result page can bring."""
+WAIT_SECONDS: Final = 2.0
+"""A run waits for rows that are due soon, and looks again at least so often."""
+SOON_SECONDS: Final = 0.2
+"""And at most so often."""
 PATIENCE: Final = timedelta(minutes=10)
 """A row overdue for so long is read even though live references are waiting, one batch a run."""
 PATIENT_BATCH: Final = 50
@@ -111,7 +116,16 @@ class DueSource:
             self._was_patient = True
         if room == 0:
             return None
-        return await self._store.lease_due(room, PER_PAGE, self._clock()) or None
+        return await self._store.lease_due(room, PER_PAGE, self._clock()) or await self._wait()
+
+    async def _wait(self) -> tuple[InFlight, ...] | None:
+        """Nothing is due: wait for what is due within this run's time, or end it."""
+        at = await self._store.next_due()
+        if at is None or (at - self._clock()).total_seconds() > self._ends_at - monotonic():
+            return None
+        seconds = (at - self._clock()).total_seconds()
+        await asyncio.sleep(min(max(seconds, SOON_SECONDS), WAIT_SECONDS))
+        return ()
 
     async def _may_not_wait(self) -> bool:
         now = self._clock()

@@ -1,11 +1,11 @@
 """The live path's middle: references -> batches -> reads -> rows -> acknowledged.
 
-    source.take -> admit (known? parked? read elsewhere?) -> a queue a Page -> a read a batch -> settle -> source.done
+    source.take -> admit (known? parked? read elsewhere?) -> a queue a Page -> a read an ask -> settle -> source.done
 
 It does the calls in the right order and decides nothing about a reference (outcomes.py does) nor how one is read
-(reading.py does). It is handed its neighbours and imports no I/O. Invariants: `source.done` is called for a reference
-only after the store has committed what became of it; every reference taken is either done or given back; a slow
-Page or call holds up neither another Page nor a lead that is already here.
+(asks.py and reading.py do). It is handed its neighbours and imports no I/O. Invariants: `source.done` is called for a
+reference only after the store has committed what became of it; every reference taken is either done or given back; a
+slow Page or call holds up neither another Page nor a lead that is already here.
 """
 
 import asyncio
@@ -18,10 +18,10 @@ from typing import Final
 
 import structlog
 
+from worker.asks import Ask, ById
 from worker.batches import InFlight, PageQueues
 from worker.budget.policy import Lane
 from worker.errors import LedgerUnavailable, StoreUnavailable
-from worker.graph.wire import BATCH_LIMIT
 from worker.outcomes import DeadLetter, Outcome, Park, Retry, Snooze, Stored
 from worker.ports import Reader, Source, Store
 from worker.speed import SLOW_CALL_SECONDS, PageSpeeds
@@ -30,6 +30,8 @@ log = structlog.get_logger("sync")
 
 WRITE_LIMIT: Final = 500
 """References settled in one commit."""
+PLAN_LIMIT: Final = 2_000
+"""References of one Page looked at together, to see which of them one listing could bring."""
 FOLLOW_SECONDS: Final = 0.25
 """How often to look whether a lead that is read elsewhere has arrived."""
 SLOW_AGAIN: Final = timedelta(seconds=10)
@@ -211,10 +213,21 @@ class Run:
                 if len(self._calls) >= self._limits.calls_per_process:
                     return
                 if self._calling[page_id] < self._calls_for(page_id):
-                    self._start(page_id, self._queues.take(page_id, BATCH_LIMIT))
-                    started = True
+                    started = self._start_next(page_id) or started
                 elif self._is_slow(page_id):
                     self._leave_to_waiting_room(page_id)
+
+    def _start_next(self, page_id: str) -> bool:
+        """Start the next ask of a Page; false where all of it has to wait for one that is under way."""
+        # A listing may have brought some of them meanwhile.
+        queued = self._queues.take(page_id, PLAN_LIMIT)
+        queued = tuple(r for r in queued if r.leadgen_id in self._in_flight)
+        asks = self._reader.plan(page_id, queued)
+        first = {r.leadgen_id for r in asks[0].references} if asks else frozenset()
+        self._queues.put_back(r for r in queued if r.leadgen_id not in first)
+        if asks:
+            self._start(page_id, asks[0])
+        return bool(asks)
 
     def _calls_for(self, page_id: str) -> int:
         if self._is_slow(page_id):
@@ -240,10 +253,10 @@ class Run:
             together.append(self._wary.popleft())
         self._apart = {r.leadgen_id for r in together}
         for page_id in sorted({r.page_id for r in together}):
-            self._start(page_id, tuple(r for r in together if r.page_id == page_id))
+            self._start(page_id, ById(tuple(r for r in together if r.page_id == page_id)))
 
-    def _start(self, page_id: str, batch: tuple[InFlight, ...]) -> None:
-        call = asyncio.create_task(self._read(page_id, batch))
+    def _start(self, page_id: str, ask: Ask) -> None:
+        call = asyncio.create_task(self._read(page_id, ask))
         self._calls[call] = monotonic()
         self._calling[page_id] += 1
         # A call that hangs marks its Page while it hangs, not when it ends.
@@ -255,20 +268,23 @@ class Run:
             log.warning("page_slow", page_id=page_id)
             self._dispatch()
 
-    async def _read(self, page_id: str, batch: tuple[InFlight, ...]) -> None:
+    async def _read(self, page_id: str, ask: Ask) -> None:
         try:
-            if batch[0].crashes >= ALONE_CRASHES:
-                settled = await self._read_alone(page_id, batch)
+            if ask.references[0].crashes >= ALONE_CRASHES:
+                settled = await self._read_alone(page_id, ask)
             else:
-                settled = await self._reader.read(page_id, batch, self._lane)
+                settled = await self._reader.read(page_id, ask, self._lane)
         except Exception as error:
             # A fault of ours; only its type is told, its text may quote a lead.
-            log.error("reading_failed", page_id=page_id, error=type(error).__name__, references=len(batch))
+            log.error(
+                "reading_failed", page_id=page_id, error=type(error).__name__, references=len(ask.references)
+            )
             at = self._clock() + FAULT_AGAIN
-            settled = [(r, Retry(at, "internal_error", r.attempts + 1)) for r in batch]
+            settled = [(r, Retry(at, "internal_error", r.attempts + 1)) for r in ask.references]
         self._settled.put_nowait(settled)
 
-    async def _read_alone(self, page_id: str, batch: tuple[InFlight, ...]) -> list[tuple[InFlight, Outcome]]:
+    async def _read_alone(self, page_id: str, ask: Ask) -> list[tuple[InFlight, Outcome]]:
+        batch = ask.references
         try:
             died_of_it = await self._source.begin_alone(batch[0].leadgen_id)
             self._begun_alone.add(batch[0].leadgen_id)
@@ -276,7 +292,7 @@ class Run:
             return [(r, Snooze(self._clock() + SLOW_AGAIN, "ledger_unavailable")) for r in batch]
         if died_of_it >= POISON_CRASHES:
             return [(r, DeadLetter("poison")) for r in batch]
-        return await self._reader.read(page_id, batch, self._lane)
+        return await self._reader.read(page_id, ask, self._lane)
 
     def _ended(self, call: asyncio.Task[None], page_id: str, marker: asyncio.TimerHandle) -> None:
         marker.cancel()
@@ -305,6 +321,7 @@ class Run:
         failures = 0
         while not self._abandoned:
             try:
+                settled = await self._without_known(settled)
                 await self._store.settle(settled, self._clock())
             except StoreUnavailable as error:
                 self._store_is_up.clear()
@@ -317,6 +334,16 @@ class Run:
             self._count(settled)
             await self._done([reference for reference, _ in settled])
             return
+
+    async def _without_known(self, settled: list[tuple[InFlight, Outcome]]) -> list[tuple[InFlight, Outcome]]:
+        """A listing brings leads along that nobody asked for: of those, keep what is not stored yet."""
+        along = [r.leadgen_id for r, _ in settled if r.unasked]
+        if not along:
+            return settled
+        states = await self._store.known(along)
+        ended = {leadgen_id for leadgen_id, state in states.items() if state in ("stored", "erased")}
+        asked = {r.leadgen_id for r, _ in settled if not r.unasked}
+        return [(r, o) for r, o in settled if not r.unasked or r.leadgen_id not in ended | asked]
 
     def _count(self, settled: Sequence[tuple[InFlight, Outcome]]) -> None:
         for reference, outcome in settled:

@@ -19,7 +19,7 @@ from kombu.exceptions import OperationalError
 from worker.app import send
 from worker.doorbell import DRAIN_BELL, RESUME_BELL_OF, Doorbell
 from worker.errors import LeadSyncError
-from worker.inbox import DRAIN_TASK, RESUME_TASK, TIDY_TASK
+from worker.inbox import DRAIN_TASK, LIMITS_TASK, RESUME_TASK, TIDY_TASK
 from worker.runtime import Family, Runtime
 from worker.settings import Settings
 from worker.watchdog import Watchdog, end_family
@@ -46,6 +46,7 @@ class Tasks:
         self._app.task(name=DRAIN_TASK)(self._guarded(self._drain))
         self._app.task(name=RESUME_TASK)(self._guarded(self._resume))
         self._app.task(name=TIDY_TASK)(self._guarded(self._tidy))
+        self._app.task(name=LIMITS_TASK)(self._guarded(self._limits))
         worker_ready.connect(self._on_ready, weak=False)
         worker_shutting_down.connect(self._on_shutdown, weak=False)
 
@@ -86,7 +87,12 @@ class Tasks:
 
     def _tidy(self) -> None:
         forgotten = self._runtime_here().run(self._runtime_here().tidy())
-        log.info("tidied", consumers_forgotten=forgotten)
+        log.info("tidied", **forgotten)
+
+    def _limits(self) -> None:
+        counts = self._runtime_here().run(self._runtime_here().refresh_limits())
+        if any(counts.values()):
+            log.info("limits_refreshed", **counts)
 
     def _runtime_here(self) -> Runtime:
         """This process' own runtime: a fork inherits the parent's attributes but none of its threads."""

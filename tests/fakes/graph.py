@@ -3,13 +3,15 @@
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 from typing import TypeAlias
 
 from tests.fakes.leads import graph_lead
+from tests.fakes.time import NOW
 from worker.budget.policy import Answer, Grant, Lane
 from worker.errors import LeadSyncError, TokenRefused, TooMuchAsked
-from worker.graph.wire import FULL_FIELDS, LeadsRead
+from worker.graph.usage import Usage
+from worker.graph.wire import FULL_FIELDS, LeadsRead, ResultPage
 
 Item: TypeAlias = "object | LeadSyncError"
 Said: TypeAlias = "Exception | LeadsRead | Callable[[Sequence[str], Sequence[str]], LeadsRead]"
@@ -29,8 +31,23 @@ class FakeGraph:
     at_most: int = 50
     asked: list[tuple[tuple[str, ...], bool]] = field(default_factory=list)
     tokens: list[str] = field(default_factory=list)
+    pages_say: deque["Exception | ResultPage"] = field(default_factory=deque)
+    listed: list[tuple[str, int, int, int, str | None]] = field(default_factory=list)
 
-    async def read_leads(self, leadgen_ids: Sequence[str], fields: Sequence[str], token: str) -> LeadsRead:
+    async def list_leads(
+        self, form_id: str, since: int, until: int, fields: Sequence[str], token: str, grant: Grant, *,
+        limit: int, after: str | None,
+    ) -> ResultPage:  # fmt: skip
+        """The result pages that it was told to answer, in order; then empty ones."""
+        self.listed.append((form_id, since, until, limit, after))
+        said = self.pages_say.popleft() if self.pages_say else ResultPage((), None, ())
+        if isinstance(said, Exception):
+            raise said
+        return said
+
+    async def read_leads(
+        self, leadgen_ids: Sequence[str], fields: Sequence[str], token: str, grant: Grant
+    ) -> LeadsRead:
         full = fields is FULL_FIELDS
         self.asked.append((tuple(leadgen_ids), full))
         self.tokens.append(token)
@@ -56,23 +73,44 @@ class FakeBudget:
 
     says: deque[Answer | LeadSyncError] = field(default_factory=deque)
     grants: int = 1_000
+    left: int = 1_000_000
     fails_to_close: LeadSyncError | None = None
+    closes_for: timedelta | None = None
     asked: list[tuple[str, int, Lane]] = field(default_factory=list)
-    closed: list[tuple[str, str, datetime]] = field(default_factory=list)
+    closed: list[tuple[str, str, timedelta | None]] = field(default_factory=list)
+    usages: list[tuple[str, tuple[Usage, ...]]] = field(default_factory=list)
+    savings: list[tuple[str, int]] = field(default_factory=list)
 
-    async def request(self, page_id: str, calls: int, lane: Lane) -> Answer:
+    async def request(self, page_id: str, calls: int, lane: Lane, *, also: tuple[str, ...] = ()) -> Answer:
         self.asked.append((page_id, calls, lane))
         if self.says:
             said = self.says.popleft()
             if isinstance(said, LeadSyncError):
                 raise said
             return said
-        return Grant(min(calls, self.grants), datetime.max.replace(tzinfo=UTC))
+        return Grant(min(calls, self.grants), float("inf"), self.left)
 
-    async def close(self, page_id: str, scope: str, until: datetime) -> None:
+    async def heard(
+        self, page_id: str, grant: Grant, usages: tuple[Usage, ...], *, also: tuple[str, ...] = ()
+    ) -> None:
+        self.usages.append((page_id, usages))
+
+    async def throttled(
+        self,
+        page_id: str,
+        scope: str,
+        usages: tuple[Usage, ...],
+        regain: timedelta | None,
+        *,
+        also: tuple[str, ...] = (),
+    ) -> datetime:
         if self.fails_to_close is not None:
             raise self.fails_to_close
-        self.closed.append((page_id, scope, until))
+        self.closed.append((page_id, scope, regain))
+        return NOW + (self.closes_for or regain or timedelta(minutes=5))
+
+    async def saved(self, page_id: str, calls: int) -> None:
+        self.savings.append((page_id, calls))
 
 
 @dataclass

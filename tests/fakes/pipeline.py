@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from tests.fakes.leads import a_lead
+from worker.asks import Ask, ById
 from worker.batches import InFlight
 from worker.budget.policy import Lane
 from worker.errors import LedgerUnavailable, StoreUnavailable
+from worker.graph.wire import BATCH_LIMIT
 from worker.outcomes import Outcome, Stored
 
 
@@ -140,9 +142,13 @@ class FakeReader:
     most_at_once: int = 0
     dice: random.Random | None = None
 
-    async def read(
-        self, page_id: str, references: tuple[InFlight, ...], lane: Lane
-    ) -> list[tuple[InFlight, Outcome]]:
+    def plan(self, page_id: str, references: tuple[InFlight, ...]) -> tuple[Ask, ...]:
+        return tuple(
+            ById(references[start : start + BATCH_LIMIT]) for start in range(0, len(references), BATCH_LIMIT)
+        )
+
+    async def read(self, page_id: str, ask: Ask, lane: Lane) -> list[tuple[InFlight, Outcome]]:
+        references = ask.references
         assert {r.page_id for r in references} == {page_id}
         assert 0 < len(references) <= 50
         self.batches.append((page_id, tuple(r.leadgen_id for r in references)))

@@ -22,8 +22,9 @@ from worker.demo import differences, get_json, get_lines, post_json
 from worker.runtime import open_store, open_stream
 from worker.settings import Settings, environment, read_settings
 from worker.stack import answers, build_stack
-from worker.store.leads import LeadStore, Row
+from worker.store.leads import LeadStore
 from worker.store.migrate import migrate
+from worker.store.statements import Row
 from worker.stream import LeadStream
 from worker.supervisor import SERVERS, ProcessSpec, Supervisor
 

@@ -17,11 +17,15 @@ PURE = {"worker.errors", "worker.inbox", "worker.lead", "worker.batches", "worke
 """What any deciding file may lean on."""
 
 PIPELINE = PURE | {
+    "worker.asks",
+    "worker.listing",
     "worker.ports",
     "worker.reading",
     "worker.sources",
     "worker.speed",
+    "worker.verdicts",
     "worker.graph.faults",
+    "worker.graph.usage",
     "worker.graph.wire",
     "worker.budget.policy",
 }
@@ -45,16 +49,22 @@ LAYERS: dict[str, set[str]] = {
     "worker.graph.usage": PURE | {"worker.graph"},
     "worker.graph.wire": PURE | {"worker.graph"},
     "worker.graph.faults": PURE | {"worker.graph"},
-    "worker.budget.policy": PURE | {"worker.budget"},
+    "worker.asks": PURE | {"worker.graph.wire"},
+    "worker.budget.policy": PURE | {"worker.budget", "worker.graph.usage"},
     "worker.sync": PIPELINE,
+    "worker.reading": PIPELINE | {"worker.tokens"},
+    "worker.listing": PIPELINE | {"worker.tokens"},
+    "worker.verdicts": PIPELINE,
+    "worker.limits": PIPELINE | {"worker.tokens"},
     "worker.backfill": PURE
     | {"worker.reading", "worker.sources", "worker.graph.faults", "worker.budget.policy"},
     "worker.reconcile": PURE
     | {"worker.reading", "worker.sources", "worker.graph.faults", "worker.budget.policy"},
     # Each neighbour is known by its own folder.
-    "worker.graph": PURE | {"worker.graph"},
-    "worker.budget": PURE | {"worker.budget"},
-    "worker.store": PURE | {"worker.store"},
+    # A request is sent under a grant, and Meta's word on usage goes into the budget: each as a value.
+    "worker.graph": PURE | {"worker.graph", "worker.budget.policy"},
+    "worker.budget": PURE | {"worker.budget", "worker.graph.usage"},
+    "worker.store": PURE | {"worker.store", "worker.budget.policy"},
     "worker.stream": {"worker.batches", "worker.errors", "worker.inbox"},
     # These run servers and processes, and know nothing of leads.
     "worker.embedded": {"worker.embedded", "worker.errors"},

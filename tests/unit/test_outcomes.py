@@ -111,7 +111,7 @@ def test_reasons_are_fixed_words_of_their_own() -> None:
 def test_a_throttle_waits_until_meta_said_and_never_in_the_past(until: float, expected: float) -> None:
     """A snooze ends when Meta lets us in again, at once where that is over."""
     outcome = judged(Throttled("told", until=at(until), scope="app"), attempts=10_000)
-    assert outcome == Snooze(at(expected), "throttled_app")
+    assert outcome == Snooze(at(expected), "throttled_app", whole_page=True)
 
 
 @given(st.integers(0, 10_000), st.floats(0, 1, exclude_max=True))

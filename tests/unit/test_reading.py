@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from tests.fakes.graph import FakeBudget, FakeGraph, FakeTokens
 from tests.fakes.leads import OTHER_PAGE, PAGE, at, graph_lead, in_flight
 from tests.fakes.time import NOW, FrozenClock
+from worker.asks import ById
 from worker.batches import InFlight
 from worker.budget.policy import Grant, Lane, Refusal
 from worker.errors import (
+    GrantLapsed,
     GraphUnavailable,
     ItemUnanswered,
     LeadSyncError,
@@ -22,13 +24,16 @@ from worker.errors import (
     NotVisibleYet,
     PermissionRefused,
     RequestRefused,
+    StoreUnavailable,
     Throttled,
     TokenRefused,
     TooMuchAsked,
 )
+from worker.graph.usage import Usage
 from worker.graph.wire import LeadsRead
 from worker.outcomes import DeadLetter, Outcome, Park, Retry, RetryPolicy, Snooze, Stored
-from worker.reading import LEDGER_AGAIN, REDUCED_FOR, REFUSALS_TO_REDUCE, UNANSWERED_AGAIN, LeadReader
+from worker.reading import REDUCED_FOR, REFUSALS_TO_REDUCE, UNANSWERED_AGAIN, LeadReader
+from worker.verdicts import LEDGER_AGAIN, Verdicts
 
 FULL, REDUCED = True, False
 AD_FIELDS = PermissionRefused("told")
@@ -52,7 +57,7 @@ class Bench:
 
     def read(self, *references: InFlight, page_id: str = PAGE) -> dict[str, Outcome]:
         """Outcome by leadgen_id; each reference exactly once."""
-        settled = asyncio.run(self.reader.read(page_id, references, Lane.LIVE))
+        settled = asyncio.run(self.reader.read(page_id, ById(references), Lane.LIVE))
         assert Counter(r for r, _ in settled) == Counter(references)
         return {reference.leadgen_id: outcome for reference, outcome in settled}
 
@@ -102,10 +107,10 @@ def test_a_smaller_grant_is_spent_and_the_rest_asked_for_again() -> None:
 def test_a_refusal_snoozes_what_is_left() -> None:
     """What the budget refuses waits until it says, uncounted, and Graph is not asked; what was granted is kept."""
     bench = Bench()
-    bench.budget.says.extend([Grant(2, at(60)), Refusal(at(300), "spent")])
+    bench.budget.says.extend([Grant(2, 60.0), Refusal(at(300), "spent")])
     outcomes = bench.read(*some(4))
     assert [type(outcomes[i]) for i in ids(1, 2)] == [Stored, Stored]
-    assert [outcomes[i] for i in ids(3, 4)] == [Snooze(at(300), "spent")] * 2
+    assert [outcomes[i] for i in ids(3, 4)] == [Snooze(at(300), "spent", whole_page=True)] * 2
     assert len(bench.graph.asked) == 1
 
 
@@ -123,7 +128,10 @@ def test_without_a_ledger_there_is_no_call() -> None:
         (GraphUnavailable("told"), Retry(at(1), "graph_unavailable", 1)),
         (TokenRefused("told"), Park("token_refused")),
         (NotVisibleYet("told"), Retry(at(2.5), "not_visible", 1)),
-        (Throttled("told", until=at(60), scope="app"), Snooze(at(60), "throttled_app")),
+        (
+            Throttled("told", until=at(9), scope="app", regain=timedelta(minutes=1)),
+            Snooze(at(60), "throttled_app", whole_page=True),
+        ),
     ],
 )
 @pytest.mark.parametrize("count", [1, 3])
@@ -289,17 +297,50 @@ def test_unanswered_items_are_asked_for_again_at_once() -> None:
 @pytest.mark.parametrize("count", [1, 3])
 def test_the_budget_is_told_of_a_throttle(count: int) -> None:
     """A throttle of the whole request closes its scope before the next call."""
-    bench = Bench(says=deque([Throttled("told", until=at(120), scope="page")]))
+    told = timedelta(minutes=2)
+    bench = Bench(says=deque([Throttled("told", until=at(120), scope="page", regain=told)]))
     bench.read(*some(count))
-    assert bench.budget.closed == [(PAGE, "page", at(120))]
+    assert bench.budget.closed == [(PAGE, "page", told)]
 
 
 def test_the_budget_is_told_of_a_throttled_item() -> None:
     """An item's throttle closes its scope too, and the items beside it keep their leads."""
     bench = Bench()
-    bench.graph.items = {"2": deque([Throttled("told", until=at(120), scope="app")])}
-    assert bench.kinds(*some(2)) == [Stored, Snooze]
-    assert bench.budget.closed == [(PAGE, "app", at(120))]
+    bench.graph.items = {i: deque([Throttled("told", until=at(120), scope="app")]) for i in ids(2, 3)}
+    assert bench.kinds(*some(3)) == [Stored, Snooze, Snooze]
+    assert bench.budget.closed == [(PAGE, "app", None)]
+
+
+def test_a_throttled_reference_waits_as_long_as_the_budget_says() -> None:
+    """The budget backs off further with each throttle in a row; the reference and its Page wait for that."""
+    bench = Bench(says=deque([Throttled("told", until=at(120), scope="page")]))
+    bench.budget.closes_for = timedelta(hours=1)
+    assert bench.read(in_flight(1)) == {"1": Snooze(at(3600), "throttled_page", whole_page=True)}
+
+
+def test_meta_s_usage_is_passed_on() -> None:
+    """Every answer that is no throttle tells the budget what Meta says is used."""
+    usage = Usage(PAGE, "leadgen", 7, 1, 1, 0)
+    bench = Bench(says=deque([LeadsRead((graph_lead(1),), (usage,))]))
+    bench.read(in_flight(1))
+    assert bench.budget.usages == [(PAGE, (usage,))]
+
+
+def test_a_call_that_was_not_sent_is_granted_anew() -> None:
+    """A grant that ran out before its call was sent is no failure: another is asked for, a few times."""
+    bench = Bench(says=deque([GrantLapsed("told")]))
+    assert bench.kinds(*some(2)) == [Stored, Stored]
+    assert [calls for _, calls, _ in bench.budget.asked] == [2, 2]
+    late = Bench(says=deque([GrantLapsed("told")] * (UNANSWERED_AGAIN + 1)))
+    assert late.read(in_flight(1)) == {"1": Snooze(NOW + LEDGER_AGAIN, "grant_lapsed")}
+
+
+def test_without_the_budget_s_memory_there_is_no_call() -> None:
+    """Where calls cannot be reserved in Postgres, references wait a little and no attempt counts."""
+    bench = Bench()
+    bench.budget.says.append(StoreUnavailable("told"))
+    assert bench.read(in_flight(1)) == {"1": Snooze(NOW + LEDGER_AGAIN, "store_unavailable")}
+    assert bench.graph.asked == []
 
 
 def test_a_throttle_that_cannot_be_noted_is_a_snooze_all_the_same() -> None:
@@ -330,7 +371,7 @@ def test_a_fault_of_ours_loses_no_reference(fault: Any, capsys: pytest.CaptureFi
 def test_a_fault_of_ours_in_one_lead_is_that_lead_s(monkeypatch: pytest.MonkeyPatch) -> None:
     """A lead that we fail to understand for a fault of ours costs its neighbours nothing."""
     bench = Bench()
-    understood = LeadReader.__module__ + ".Lead.from_graph"
+    understood = Verdicts.__module__ + ".Lead.from_graph"
     from_graph = __import__("worker.lead", fromlist=["Lead"]).Lead.from_graph
 
     def broken(raw: Any, **about: Any) -> Any:
@@ -376,7 +417,7 @@ WHOLE = st.sampled_from(
         KeyError(),
     ]
 )
-BUDGET = st.sampled_from([Grant(1, at(1)), Refusal(at(5), "spent"), LedgerUnavailable("told")])
+BUDGET = st.sampled_from([Grant(1, 1.0), Refusal(at(5), "spent"), LedgerUnavailable("told")])
 
 
 @settings(max_examples=200, deadline=None)
@@ -390,7 +431,7 @@ def test_every_reference_comes_out_once_whatever_happens(
     bench.budget.says.extend(
         data.draw(
             st.lists(
-                st.sampled_from([Grant(1, at(1)), Refusal(at(5), "spent"), LedgerUnavailable("t")]),
+                st.sampled_from([Grant(1, 1.0), Refusal(at(5), "spent"), LedgerUnavailable("t")]),
                 max_size=2,
             )
         )

@@ -2,19 +2,34 @@
 
 It builds no request and reads no meaning into an answer (wire.py does both), it retries nothing and follows no
 redirect. Invariant: whatever goes wrong on the wire leaves as GraphUnavailable, whose message names the fault and
-neither URL nor token; a body is read up to its bound and no further.
+neither URL nor token; a body is read up to its bound and no further; no byte of a request leaves after its grant's
+deadline, nor a second time under the same grant (aiohttp sends a GET again where a kept connection was dropped).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from time import monotonic
+from types import SimpleNamespace
 from typing import Final
 
 import aiohttp
 import structlog
 
-from worker.errors import GraphUnavailable
-from worker.graph.wire import GraphAnswer, GraphRequest, LeadsRead, appsecret_proof, lead_request, read_answer
+from worker.budget.policy import Grant
+from worker.errors import GrantLapsed, GraphUnavailable
+from worker.graph.wire import (
+    GraphAnswer,
+    GraphRequest,
+    LeadsRead,
+    ResultPage,
+    appsecret_proof,
+    forms_request,
+    lead_request,
+    leads_request,
+    read_answer,
+    read_result_page,
+)
 
 log = structlog.get_logger("graph")
 
@@ -38,8 +53,9 @@ class GraphSettings:
 class GraphClient:
     """Reads leads from Graph over one aiohttp session. Use as an async context manager, in one event loop."""
 
-    def __init__(self, settings: GraphSettings) -> None:
+    def __init__(self, settings: GraphSettings, steady: Callable[[], float] = monotonic) -> None:
         self._settings = settings
+        self._steady = steady
         self._session: aiohttp.ClientSession | None = None
         self._told_version: str | None = None
 
@@ -50,6 +66,7 @@ class GraphClient:
             timeout=aiohttp.ClientTimeout(total=self._settings.timeout_seconds, sock_connect=CONNECT_SECONDS),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"User-Agent": "leadsync"},
+            trace_configs=[_before_sending()],
         )
         return self
 
@@ -57,18 +74,48 @@ class GraphClient:
         if self._session is not None:
             await self._session.close()
 
-    async def read_leads(self, leadgen_ids: Sequence[str], fields: Sequence[str], token: str) -> LeadsRead:
-        """One HTTP request for 1 to 50 leads of one Page. Raises what the request as a whole met."""
+    async def read_leads(
+        self, leadgen_ids: Sequence[str], fields: Sequence[str], token: str, grant: Grant
+    ) -> LeadsRead:
+        """One HTTP request for 1 to 50 leads of one Page, a call each. Raises what the request as a whole met."""
         request = lead_request(
             leadgen_ids,
             fields,
             version=self._settings.version,
             token=token,
-            proof=appsecret_proof(self._settings.app_secret, token),
+            proof=self._proof(token),
         )
-        return read_answer(await self._send(request), leadgen_ids, datetime.now(UTC))
+        return read_answer(await self._send(request, grant), leadgen_ids, datetime.now(UTC))
 
-    async def _send(self, request: GraphRequest) -> GraphAnswer:
+    async def list_leads(
+        self, form_id: str, since: int, until: int, fields: Sequence[str], token: str, grant: Grant, *,
+        limit: int, after: str | None,
+    ) -> ResultPage:  # fmt: skip
+        """One result page, a call, of a form's leads created in the whole seconds [since, until)."""
+        request = leads_request(
+            form_id, since, until, fields, limit=limit, after=after, version=self._settings.version, token=token,
+            proof=self._proof(token),
+        )  # fmt: skip
+        return read_result_page(await self._send(request, grant), datetime.now(UTC))
+
+    async def list_forms(
+        self, page_id: str, token: str, grant: Grant, *, limit: int, after: str | None
+    ) -> ResultPage:
+        """One result page, a call, of a Page's forms with Meta's counts."""
+        request = forms_request(
+            page_id,
+            limit=limit,
+            after=after,
+            version=self._settings.version,
+            token=token,
+            proof=self._proof(token),
+        )
+        return read_result_page(await self._send(request, grant), datetime.now(UTC))
+
+    def _proof(self, token: str) -> str:
+        return appsecret_proof(self._settings.app_secret, token)
+
+    async def _send(self, request: GraphRequest, grant: Grant) -> GraphAnswer:
         assert self._session is not None, "the client is used before `async with`"
         try:
             async with self._session.request(
@@ -78,6 +125,7 @@ class GraphClient:
                 data=aiohttp.FormData(request.form) if request.form else None,
                 headers={"Authorization": f"Bearer {request.token}"} if request.token else None,
                 allow_redirects=False,
+                trace_request_ctx=_Leave(grant, self._steady),
             ) as response:
                 body = await self._read_bounded(response)
                 headers = {name.lower(): value for name, value in response.headers.items()}
@@ -105,3 +153,33 @@ class GraphClient:
         if served is not None and served not in (self._settings.version, self._told_version):
             self._told_version = served
             log.warning("graph_version_differs", asked=self._settings.version, served=served)
+
+
+@dataclass(slots=True)
+class _Leave:
+    """Leave to send one request under a grant."""
+
+    grant: Grant
+    steady: Callable[[], float]
+    sent: bool = False
+
+    def use(self) -> None:
+        """The request is about to be written. Raises GrantLapsed where it may not be."""
+        if self.sent:
+            raise GrantLapsed("the kept connection was dropped; sending again is another call")
+        if self.steady() >= self.grant.deadline:
+            raise GrantLapsed("the grant ran out before the call was sent")
+        self.sent = True
+
+
+def _before_sending() -> aiohttp.TraceConfig:
+    """aiohttp's last stop before it writes a request: the connection is there, and an error here closes it unused."""
+
+    async def use_leave(
+        _: aiohttp.ClientSession, about: SimpleNamespace, __: aiohttp.TraceRequestHeadersSentParams
+    ) -> None:
+        about.trace_request_ctx.use()
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_headers_sent.append(use_leave)
+    return trace

@@ -92,7 +92,13 @@ def fault_of(answer: ErrorAnswer, usages: Iterable[Usage], now: datetime) -> Lea
     told = f"Graph answered code {code}, subcode {subcode}, HTTP {answer.status}"
     if code in THROTTLE_SCOPES:
         scope = THROTTLE_SCOPES[code]
-        return Throttled(f"{told}: too many calls ({scope})", until=now + _regain(usages), scope=scope)
+        regain = _regain(usages, scope)
+        return Throttled(
+            f"{told}: too many calls ({scope})",
+            until=now + (regain or UNTOLD_REGAIN),
+            scope=scope,
+            regain=regain,
+        )
     if code in _TOKEN_CODES:
         return TokenRefused(f"{told}: the Page token is refused; connect the Page again")
     if code in _PERMISSION_CODES:
@@ -110,9 +116,11 @@ def fault_of(answer: ErrorAnswer, usages: Iterable[Usage], now: datetime) -> Lea
     return GraphUnavailable(f"{told}: no readable error")
 
 
-def _regain(usages: Iterable[Usage]) -> timedelta:
-    minutes = max((usage.regain_minutes for usage in usages), default=0.0)
-    return timedelta(minutes=minutes) if minutes > 0 else UNTOLD_REGAIN
+def _regain(usages: Iterable[Usage], scope: str) -> timedelta | None:
+    """The longest wait that the scope's own usages name; those of all where none is its own."""
+    waits = [(usage.scope, usage.regain_minutes) for usage in usages if usage.regain_minutes > 0]
+    minutes = max((m for s, m in waits if s == scope), default=max((m for _, m in waits), default=0.0))
+    return timedelta(minutes=minutes) if minutes > 0 else None
 
 
 def _code(value: object) -> int | None:

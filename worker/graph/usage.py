@@ -12,13 +12,25 @@ from typing import Final
 
 BUSINESS_HEADER: Final = "x-business-use-case-usage"
 APP_HEADER: Final = "x-app-usage"
+ACCOUNT_HEADER: Final = "x-ad-account-usage"
+USAGE_HEADERS: Final = (BUSINESS_HEADER, APP_HEADER, ACCOUNT_HEADER)
+_SCOPES: Final = {
+    "leadgen": "page",
+    "pages": "page",
+    "ads_management": "ad_account",
+    "ads_insights": "ad_account",
+    "custom_audience": "ad_account",
+    "ad_account": "ad_account",
+    "app": "app",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
     """What Meta says is used of one limit, in percent; `regain_minutes` is positive while the scope is closed.
 
-    `scope_id` is the business object that the limit belongs to (a Page, an ad account), or None for the app.
+    `scope_id` is the business object that the limit belongs to (a Page, an ad account), or None where the header names
+    none: for the app, and for the ad account that the call was about. `kind` is Meta's type, `app` or `ad_account`.
     """
 
     scope_id: str | None
@@ -27,6 +39,11 @@ class Usage:
     total_cputime: float
     total_time: float
     regain_minutes: float
+
+    @property
+    def scope(self) -> str:
+        """What kind of thing the limit belongs to: page, ad_account, app, or nothing that a call of ours falls in."""
+        return _SCOPES.get(self.kind, "")
 
     @property
     def percent(self) -> float:
@@ -42,6 +59,8 @@ def read_usage(headers: Mapping[str, str]) -> tuple[Usage, ...]:
         usages += [_usage(scope_id, str(e.get("type", "")), e) for e in listed if isinstance(e, dict)]
     if app := _object(headers.get(APP_HEADER)):
         usages.append(_usage(None, "app", app))
+    if account := _object(headers.get(ACCOUNT_HEADER)):
+        usages.append(_account_usage(account))
     return tuple(usages)
 
 
@@ -62,6 +81,13 @@ def _usage(scope_id: str | None, kind: str, entry: Mapping[str, object]) -> Usag
         total_time=_number(entry.get("total_time")),
         regain_minutes=_number(entry.get("estimated_time_to_regain_access")),
     )
+
+
+def _account_usage(entry: Mapping[str, object]) -> Usage:
+    """X-Ad-Account-Usage: one percentage, and the seconds until it starts anew, which are a wait only at 100."""
+    percent = _number(entry.get("acc_id_util_pct"))
+    wait = _number(entry.get("reset_time_duration")) / 60 if percent >= 100 else 0.0
+    return Usage(None, "ad_account", percent, 0.0, 0.0, wait)
 
 
 def _number(value: object) -> float:

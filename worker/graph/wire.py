@@ -16,7 +16,7 @@ from typing import Final
 
 from worker.errors import GraphUnavailable, ItemUnanswered, LeadSyncError
 from worker.graph.faults import fault_of, read_error
-from worker.graph.usage import APP_HEADER, BUSINESS_HEADER, Usage, read_usage
+from worker.graph.usage import USAGE_HEADERS, Usage, read_usage
 
 # https://developers.facebook.com/docs/marketing-api/reference/user-lead-gen-info
 REDUCED_FIELDS: Final = (
@@ -78,6 +78,15 @@ class LeadsRead:
     usages: tuple[Usage, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class ResultPage:
+    """One answer of a listing: its entries' JSON, and the cursor of the next result page, or None at the end."""
+
+    entries: tuple[object, ...] = field(repr=False)
+    after: str | None
+    usages: tuple[Usage, ...]
+
+
 def appsecret_proof(app_secret: str, token: str) -> str:
     """The proof that the caller of `token` holds the app's secret: lower-case hex HMAC-SHA256."""
     return hmac.new(app_secret.encode(), token.encode(), hashlib.sha256).hexdigest()
@@ -135,6 +144,70 @@ def read_answer(answer: GraphAnswer, leadgen_ids: Sequence[str], now: datetime) 
     return LeadsRead(tuple(leads), tuple(seen.values()))
 
 
+def leads_request(
+    form_id: str, since: int, until: int, fields: Sequence[str], *, limit: int, after: str | None, version: str,
+    token: str, proof: str,
+) -> GraphRequest:  # fmt: skip
+    """One result page of a form's leads created in the whole seconds [since, until).
+
+    https://developers.facebook.com/docs/marketing-api/guides/lead-ads/retrieving
+    """
+    within = (("GREATER_THAN_OR_EQUAL", since), ("LESS_THAN", until))
+    filtering = [
+        {"field": "time_created", "operator": operator, "value": value} for operator, value in within
+    ]
+    query = (
+        ("fields", ",".join(fields)),
+        ("filtering", json.dumps(filtering, separators=(",", ":"))),
+        ("limit", str(limit)),
+        *((("after", after),) if after else ()),
+        ("appsecret_proof", proof),
+    )
+    return GraphRequest("GET", f"/{version}/{form_id}/leads", query, token=token)
+
+
+FORM_COUNT_FIELDS: Final = ("id", "status", "leads_count", "expired_leads_count")
+
+
+def forms_request(
+    page_id: str, *, limit: int, after: str | None, version: str, token: str, proof: str
+) -> GraphRequest:
+    """One result page of a Page's forms with Meta's counts of their leads.
+
+    https://developers.facebook.com/docs/graph-api/reference/page/leadgen_forms/
+    """
+    query = (
+        ("fields", ",".join(FORM_COUNT_FIELDS)),
+        ("limit", str(limit)),
+        *((("after", after),) if after else ()),
+        ("appsecret_proof", proof),
+    )
+    return GraphRequest("GET", f"/{version}/{page_id}/leadgen_forms", query, token=token)
+
+
+def read_result_page(answer: GraphAnswer, now: datetime) -> ResultPage:
+    """What `answer` holds of a listing. Raises an error of errors.py where the request failed.
+
+    Only an absent `next` ends a listing: a result page may be short, or empty, and go on. The URL in `next` carries
+    the token and a host, so it is never followed.
+    """
+    usages = read_usage(answer.headers)
+    body = _decipher(answer.body, answer.status)
+    _raise_error(answer.status, body, usages, now)
+    entries = body.get("data") if isinstance(body, dict) else None
+    if not isinstance(body, dict) or not isinstance(entries, list):
+        raise GraphUnavailable("Graph answered a listing with something that is none")
+    paging = body.get("paging")
+    paging = paging if isinstance(paging, dict) else {}
+    cursors = paging.get("cursors")
+    after = cursors.get("after") if isinstance(cursors, dict) else None
+    if not paging.get("next"):
+        return ResultPage(tuple(entries), None, usages)
+    if not isinstance(after, str) or not after:
+        raise GraphUnavailable("Graph answered a listing that goes on without saying from where")
+    return ResultPage(tuple(entries), after, usages)
+
+
 def _read_item(item: object, usages: tuple[Usage, ...], now: datetime) -> "object | LeadSyncError":
     if not isinstance(item, dict):
         return ItemUnanswered("Graph left an item of the batch unanswered")
@@ -163,7 +236,7 @@ def _item_headers(item: object) -> dict[str, str]:
     for header in headers if isinstance(headers, list) else ():
         if isinstance(header, dict):
             name = str(header.get("name")).lower()
-            if name in (BUSINESS_HEADER, APP_HEADER):
+            if name in USAGE_HEADERS:
                 found[name] = str(header.get("value"))
     return found
 

@@ -1,44 +1,30 @@
 """References with their outcomes -> rows of table leadgen, and rows that are due -> references in flight.
 
 The only file that runs the statements on leadgen and pages. It decides nothing: outcomes come from outcomes.py.
-Invariant: whatever Postgres does to us leaves as StoreUnavailable, except a row that it refuses, which is found by
-bisection and dies alone; no error message holds a row's content.
-https://www.postgresql.org/docs/current/errcodes-appendix.html
+Invariant: a row that Postgres refuses is found by bisection and dies alone; no error message holds a row's content.
 """
 
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final, LiteralString, TypeAlias
+from typing import Any, Final, TypeAlias
 
-import psycopg
 import structlog
-from psycopg.rows import dict_row
-from psycopg_pool import AsyncConnectionPool, PoolTimeout
+from psycopg_pool import AsyncConnectionPool
 
 from worker.batches import InFlight
 from worker.errors import StoreUnavailable
 from worker.lead import Lead
 from worker.outcomes import DeadLetter, Outcome, Park, Retry, Snooze, Stored, full_reading
 from worker.store import sql
+from worker.store.statements import Row, RowsRefused, Statements
 
 log = structlog.get_logger("store")
 
-Row: TypeAlias = dict[str, Any]
 Settled: TypeAlias = tuple[InFlight, Outcome]
 
 REFUSED_REASON: Final = "row_refused"
-# Classes 22 (data exception) and 23 (integrity violation) blame the row; 54 is "program limit exceeded", such as a
-# text too long for an index. Everything else blames the moment.
-_ROW_CLASSES: Final = ("22", "23", "54")
-
-
-class _RowsRefused(Exception):
-    def __init__(self, sqlstate: str) -> None:
-        super().__init__(sqlstate)
-        self.sqlstate = sqlstate
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +40,7 @@ class LeadStore:
     """The rows. `pool` is open and belongs to this process; `now` is always the caller's clock, aware UTC."""
 
     def __init__(self, pool: AsyncConnectionPool, settings: StoreSettings) -> None:
-        self._pool = pool
+        self._rows = Statements(pool).rows
         self._settings = settings
 
     async def ping(self) -> None:
@@ -100,6 +86,11 @@ class LeadStore:
         oldest: datetime | None = rows[0]["min"]
         return oldest
 
+    async def next_due(self) -> datetime | None:
+        """When the next waiting row may be read; it may be long past."""
+        at: datetime | None = (await self._rows(sql.NEXT_DUE, {}))[0]["at"]
+        return at
+
     async def settle(self, settled: Sequence[Settled], now: datetime) -> None:
         """Commit what became of these references, and what it means for their Pages.
 
@@ -112,7 +103,7 @@ class LeadStore:
     async def _settle_rows(self, rows: list[Row], now: datetime) -> None:
         try:
             await self._rows(sql.SETTLE, {"rows": _text(rows), "now": now})
-        except _RowsRefused as refused:
+        except RowsRefused as refused:
             if len(rows) > 1:
                 middle = len(rows) // 2
                 await self._settle_rows(rows[:middle], now)
@@ -120,7 +111,7 @@ class LeadStore:
                 return
             await self._bury(rows[0], refused, now)
 
-    async def _bury(self, row: Row, refused: _RowsRefused, now: datetime) -> None:
+    async def _bury(self, row: Row, refused: RowsRefused, now: datetime) -> None:
         """Postgres refuses this row's content: keep the reference as a dead letter without it."""
         log.error(
             "row_refused", leadgen_id=row["leadgen_id"], page_id=row["page_id"], sqlstate=refused.sqlstate
@@ -140,7 +131,7 @@ class LeadStore:
         )
         try:
             await self._rows(sql.SETTLE, {"rows": json.dumps([dead]), "now": now})
-        except _RowsRefused as again:
+        except RowsRefused as again:
             raise StoreUnavailable(
                 f"Postgres refuses even the bare row of {row['leadgen_id']} (SQLSTATE {again.sqlstate});"
                 " look at the constraints and triggers on table leadgen"
@@ -154,12 +145,27 @@ class LeadStore:
             for r, outcome in settled
             if isinstance(outcome, DeadLetter) and r.page_id not in stored
         }
+        holds = {
+            r.page_id: outcome for r, outcome in settled if isinstance(outcome, Snooze) and outcome.whole_page
+        }
+        if holds:
+            await self._hold(holds, now)
         for page_id in sorted(parks.keys() - stored):
             await self.park(page_id, parks[page_id], now)
         for page_id, reason in sorted(deaths):
             await self._park_on_mass_death(page_id, reason, now)
         if stored:
             await self.unpark(sorted(stored), now)
+
+    async def _hold(self, holds: Mapping[str, Snooze], now: datetime) -> None:
+        page_ids = sorted(holds)
+        held = {
+            "page_ids": page_ids,
+            "untils": [holds[page_id].until for page_id in page_ids],
+            "reasons": [holds[page_id].reason for page_id in page_ids],
+            "now": now,
+        }
+        await self._rows(sql.HOLD, held)
 
     async def park(self, page_id: str, reason: str, now: datetime) -> bool:
         """Hold a Page; false where it was held already. The alarm goes out once."""
@@ -216,34 +222,13 @@ class LeadStore:
         """`leads`, and `p50`, `p99` in seconds from webhook to row, of what was received since then."""
         return (await self._rows(sql.LATENCY, {"since": since}))[0]
 
-    async def _rows(self, statement: LiteralString, parameters: Mapping[str, object]) -> list[Row]:
-        async with self._connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
-            await cursor.execute(statement, parameters)
-            return await cursor.fetchall() if cursor.description else []
-
-    @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
-        """A connection whose work is committed at the end. No exception that quotes a row gets past here."""
-        try:
-            async with self._pool.connection() as connection:
-                yield connection
-        except psycopg.Error as error:
-            sqlstate = error.sqlstate or ""
-            if sqlstate[:2] in _ROW_CLASSES:
-                raise _RowsRefused(sqlstate) from None
-            raise StoreUnavailable(
-                f"Postgres cannot do this now: {type(error).__name__} {sqlstate}"
-            ) from None
-        except PoolTimeout:
-            raise StoreUnavailable("Postgres gives no connection") from None
-
 
 def _text(rows: list[Row]) -> str:
     try:
         return json.dumps(rows, ensure_ascii=False)
     except RecursionError:
         # statement_too_complex: what Postgres itself says of a value nested too deeply.
-        raise _RowsRefused("54001") from None
+        raise RowsRefused("54001") from None
 
 
 def _leased(row: Mapping[str, Any]) -> InFlight:
@@ -260,6 +245,8 @@ def _leased(row: Mapping[str, Any]) -> InFlight:
         crashes=row["leases"] - 1,
         failed_for=row["failed_for"],
         in_part=row["in_part"],
+        created_time=row["created_time"],
+        due_at=row["was_due_at"],
     )
 
 
@@ -275,12 +262,15 @@ def _row(reference: InFlight, outcome: Outcome, now: datetime) -> Row:
         "ad_id": reference.ad_id,
         "source": reference.source,
         "received_at": reference.received_at.isoformat() if reference.received_at else None,
+        "created_time": reference.created_time.isoformat() if reference.created_time else None,
     }
     match outcome:
         case Stored(lead):
             return {**row, **_lead_columns(lead, reference, now)}
-        case Snooze(until, reason):
-            return _verdict(row, "waiting", reason, until)
+        case Snooze(until, reason, whole_page):
+            # While its Page is held a row keeps its place among the others, the oldest first.
+            due_at = reference.due_at if whole_page and reference.due_at else until
+            return _verdict(row, "waiting", reason, due_at)
         case Retry(at, reason, attempts):
             return _verdict({**row, "attempts": attempts, "failed_for": reason}, "waiting", reason, at)
         case Park(reason):
@@ -303,6 +293,7 @@ def _verdict(row: Row, state: str, reason: str, due_at: datetime | None) -> Row:
 
 
 def _lead_columns(lead: Lead, reference: InFlight, now: datetime) -> Row:
+    created_time = lead.created_time or reference.created_time
     return {
         "state": "stored",
         "reason": None,
@@ -316,7 +307,7 @@ def _lead_columns(lead: Lead, reference: InFlight, now: datetime) -> Row:
         "adset_name": lead.adset_name,
         "campaign_id": lead.campaign_id,
         "campaign_name": lead.campaign_name,
-        "created_time": lead.created_time.isoformat() if lead.created_time else None,
+        "created_time": created_time.isoformat() if created_time else None,
         "is_organic": lead.is_organic,
         "platform": lead.platform,
         "partner_name": lead.partner_name,

@@ -94,7 +94,7 @@ update leadgen l
 set due_at = %(now)s::timestamptz + %(lease)s::interval, turn = turn + 1, leases = leases + 1
 from picked where l.leadgen_id = picked.leadgen_id
 returning l.leadgen_id, l.page_id, l.form_id, l.ad_id, l.attempts, l.turn, l.leases, l.first_seen_at, l.received_at,
-    l.source, l.failed_for, l.in_part
+    l.source, l.failed_for, l.in_part, l.created_time, picked.due_at as was_due_at
 """
 
 LEASE_DUE: Final = f"""
@@ -108,20 +108,22 @@ with recursive page (page_id) as (
 open_page as (
     select page.page_id from page left join pages using (page_id)
     where page.page_id is not null and pages.parked_at is null
+      and (pages.held_until is null or pages.held_until <= %(now)s)
 ),
 picked as (
-    select due.leadgen_id
+    select due.leadgen_id, due.due_at
     from open_page cross join lateral (
-        select leadgen_id, due_at from leadgen
+        select leadgen_id, due_at, first_seen_at from leadgen
         where page_id = open_page.page_id and due_at <= %(now)s
-        order by due_at limit %(per_page)s for update skip locked) as due
+        order by due_at, first_seen_at limit %(per_page)s for update skip locked) as due
     -- In turns, so that one Page's old backlog does not go before another's first row.
-    order by row_number() over (partition by open_page.page_id order by due.due_at), due.due_at
+    order by row_number() over (partition by open_page.page_id order by due.due_at, due.first_seen_at), due.due_at
     limit %(room)s
 )
 {_LEASED}
 """
-"""Lease what is due, at most `per_page` rows of a Page, `room` in all, and nothing of a parked Page.
+"""Lease what is due, the oldest first, at most `per_page` rows of a Page, `room` in all, and nothing of a Page that is
+parked or that the budget holds.
 
 The recursion walks the index from Page to Page, so that a Page with a million due rows hides no other.
 """
@@ -137,15 +139,38 @@ moved as (
     returning p.page_id
 ),
 picked as (
-    select due.leadgen_id
+    select due.leadgen_id, due.due_at
     from moved cross join lateral (
-        select leadgen_id from leadgen
+        select leadgen_id, due_at from leadgen
         where page_id = moved.page_id and due_at <= %(now)s and state = 'waiting'
         order by random() limit 3 for update skip locked) as due
 )
 {_LEASED}
 """
 """Lease a few rows of each parked Page whose probe is due: they tell whether the Page has healed."""
+
+NEXT_DUE: Final = """
+with recursive page (page_id, due_at) as (
+    (select page_id, due_at from leadgen where due_at is not null order by page_id, due_at limit 1)
+    union all
+    select next.page_id, next.due_at from page cross join lateral (
+        select l.page_id, l.due_at from leadgen l where l.due_at is not null and l.page_id > page.page_id
+        order by l.page_id, l.due_at limit 1) as next
+)
+select min(greatest(page.due_at, pages.held_until)) as at
+from page left join pages using (page_id) where pages.parked_at is null
+"""
+"""When the next row is due whose Page is neither parked nor held."""
+
+HOLD: Final = """
+insert into pages as p (page_id, held_until, held_reason, updated_at)
+select page_id, until, reason, %(now)s
+from unnest(%(page_ids)s::text[], %(untils)s::timestamptz[], %(reasons)s::text[]) as held (page_id, until, reason)
+order by page_id
+on conflict (page_id) do update set held_until = excluded.held_until, held_reason = excluded.held_reason
+where p.held_until is distinct from excluded.held_until
+"""
+"""The budget refused these Pages: what waits for them is left alone until then."""
 
 GIVE_BACK: Final = """
 update leadgen set due_at = %(now)s, leases = greatest(leases - 1, 0)
@@ -155,10 +180,18 @@ where leadgen_id = held.id and turn = held.held_turn
 """End these leases at once, unread."""
 
 OLDEST_OVERDUE: Final = """
-select min(due_at) from leadgen l where due_at <= %(now)s
-    and not exists (select 1 from pages p where p.page_id = l.page_id and p.parked_at is not null)
+with recursive page (page_id, due_at) as (
+    (select page_id, due_at from leadgen where due_at is not null order by page_id, due_at limit 1)
+    union all
+    select next.page_id, next.due_at from page cross join lateral (
+        select l.page_id, l.due_at from leadgen l where l.due_at is not null and l.page_id > page.page_id
+        order by l.page_id, l.due_at limit 1) as next
+)
+select min(greatest(page.due_at, pages.held_until)) as min
+from page left join pages using (page_id)
+where pages.parked_at is null and page.due_at <= %(now)s and (held_until is null or held_until <= %(now)s)
 """
-"""Since when the longest waiting row is due."""
+"""Since when the longest waiting row could have been read."""
 
 PARKED: Final = """
 select page_id from pages where parked_at is not null and page_id = any(%(page_ids)s)

@@ -1,0 +1,199 @@
+"""References of one form in a stretch of time -> its listing, result page by result page -> an outcome each.
+
+One result page is one call and may bring hundreds of leads; what the listing does not bring is left to be read by id
+(reading.py). It decides nothing about which references are listed (asks.py does). Invariant: it ends where `next` is
+absent, where everything was found, or once a quarter of the calls that ids would cost are spent; whatever else it finds
+on the way is passed on, since the call is paid.
+"""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Final, Protocol
+
+import structlog
+
+from worker.asks import RESULT_PAGE_LIMIT, USUAL_RATE, ByListing
+from worker.batches import InFlight
+from worker.budget.policy import Answer, Budget, Grant, Lane, Refusal
+from worker.errors import (
+    GrantLapsed,
+    LeadSyncError,
+    LedgerUnavailable,
+    NotVisibleYet,
+    PermissionRefused,
+    RequestRefused,
+    StoreUnavailable,
+    TooMuchAsked,
+)
+from worker.graph.wire import ResultPage
+from worker.inbox import is_id
+from worker.outcomes import Stored
+from worker.tokens import PageTokens
+from worker.verdicts import Settled, Verdicts
+
+log = structlog.get_logger("reading")
+
+CALLS_OF_IDS: Final = 4
+"""A listing gives up after so small a part of the calls that its references would cost by id."""
+TIGHT_PART: Final = 4
+"""Calls are scarce when fewer than so many times of what was asked is left, or after a refusal."""
+TIGHT_FOR: Final = timedelta(minutes=10)
+BY_ID_FOR: Final = timedelta(minutes=10)
+"""How long a form whose listing brought less than it cost is read by id only."""
+SMALLER_FOR: Final = timedelta(hours=1)
+"""How long a form that asked for smaller result pages gets them."""
+
+
+class Graph(Protocol):
+    """What this file needs of Graph."""
+
+    async def list_leads(
+        self, form_id: str, since: int, until: int, fields: Sequence[str], token: str, grant: Grant, *,
+        limit: int, after: str | None,
+    ) -> ResultPage:  # fmt: skip
+        """One result page of a form's leads."""
+
+
+class ListingReader:
+    """Lists. What it learns of forms and Pages on the way is what `plan` decides by; `clock` gives aware UTC."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        budget: Budget,
+        tokens: PageTokens,
+        verdicts: Verdicts,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._graph = graph
+        self._budget = budget
+        self._tokens = tokens
+        self._verdicts = verdicts
+        self._clock = clock
+        self.under_way: set[str] = set()
+        self._rates: dict[str, float] = {}
+        self._smaller: dict[str, tuple[int, datetime]] = {}
+        self._by_id_until: dict[str, datetime] = {}
+        self._tight_until: dict[str, datetime] = {}
+
+    def rate_of(self, form_id: str) -> float:
+        """Leads a second of this form, as its last listing showed."""
+        return self._rates.get(form_id, USUAL_RATE)
+
+    def is_tight(self, page_id: str) -> bool:
+        """Whether the Page's calls were scarce a short while ago."""
+        return page_id in _still(self._tight_until, self._clock())
+
+    def not_worth_it(self) -> frozenset[str]:
+        """Forms whose listing lately brought less than it cost."""
+        return frozenset(_still(self._by_id_until, self._clock()))
+
+    def answered(self, page_id: str, answer: Answer) -> None:
+        """Note whether the budget was generous."""
+        if isinstance(answer, Refusal):
+            if answer.reason == "budget":
+                self._tight_until[page_id] = self._clock() + TIGHT_FOR
+        elif answer.left < TIGHT_PART * answer.calls:
+            self._tight_until[page_id] = self._clock() + TIGHT_FOR
+
+    async def read(
+        self, page_id: str, ask: ByListing, fields: Sequence[str], lane: Lane
+    ) -> tuple[list[Settled], tuple[InFlight, ...]]:
+        """Outcomes of what was listed, and the references that are left to be read by id."""
+        self.under_way.add(ask.form_id)
+        try:
+            return await self._read(page_id, ask, fields, lane)
+        finally:
+            self.under_way.discard(ask.form_id)
+
+    async def _read(
+        self, page_id: str, ask: ByListing, fields: Sequence[str], lane: Lane
+    ) -> tuple[list[Settled], tuple[InFlight, ...]]:
+        wanted = {r.leadgen_id: r for r in ask.references}
+        settled: list[Settled] = []
+        calls = 0
+        after: str | None = None
+        while wanted and calls < max(1, len(ask.references) // CALLS_OF_IDS):
+            left = tuple(wanted.values())
+            try:
+                answer = await self._budget.request(page_id, 1, lane)
+            except (LedgerUnavailable, StoreUnavailable) as error:
+                return settled + self._verdicts.no_grant(left, error), ()
+            self.answered(page_id, answer)
+            if isinstance(answer, Refusal):
+                return settled + self._verdicts.refused(left, answer), ()
+            calls += 1
+            try:
+                found = await self._graph.list_leads(
+                    ask.form_id, ask.since, ask.until, fields, self._tokens.token_for(page_id), answer,
+                    limit=self._limit(ask.form_id), after=after,
+                )  # fmt: skip
+            except TooMuchAsked:
+                if self._limit(ask.form_id) == 1:
+                    break
+                self._ask_for_less(ask.form_id)
+                continue
+            except GrantLapsed:
+                continue
+            except (NotVisibleYet, PermissionRefused, RequestRefused):
+                # Of the form, the edge or the ad fields; reading by id tells of each lead which.
+                break
+            except LeadSyncError as error:
+                return settled + await self._verdicts.failed(page_id, left, error), ()
+            await self._verdicts.heard(page_id, answer, found.usages)
+            settled += self._sort(page_id, ask, found, wanted, fields)
+            after = found.after
+            if after is None:
+                break
+        await self._learn(page_id, ask, settled, calls, whole=after is None)
+        return settled, tuple(wanted.values())
+
+    def _sort(
+        self,
+        page_id: str,
+        ask: ByListing,
+        found: ResultPage,
+        wanted: dict[str, InFlight],
+        fields: Sequence[str],
+    ) -> list[Settled]:
+        settled: list[Settled] = []
+        for entry in found.entries:
+            leadgen_id = entry.get("id") if isinstance(entry, dict) else None
+            if not isinstance(leadgen_id, str) or not is_id(leadgen_id):
+                continue
+            reference = wanted.pop(leadgen_id, None) or InFlight.listed(
+                leadgen_id, page_id, ask.form_id, self._clock()
+            )
+            outcome = self._verdicts.stored(reference, entry, fields)
+            if isinstance(outcome, Stored) or not reference.unasked:
+                settled.append((reference, outcome))
+        return settled
+
+    async def _learn(
+        self, page_id: str, ask: ByListing, settled: Sequence[Settled], calls: int, *, whole: bool
+    ) -> None:
+        found = sum(not reference.unasked for reference, _ in settled)
+        if whole and settled:
+            self._rates[ask.form_id] = max(USUAL_RATE / 10, len(settled) / (ask.until - ask.since))
+        if found <= calls:
+            self._by_id_until[ask.form_id] = self._clock() + BY_ID_FOR
+            return
+        log.info("listing_read", page_id=page_id, form_id=ask.form_id, leads=found, calls=calls)
+        try:
+            await self._budget.saved(page_id, found - calls)
+        except LedgerUnavailable:
+            log.warning("usage_not_noted", page_id=page_id)
+
+    def _limit(self, form_id: str) -> int:
+        limit, until = self._smaller.get(form_id, (RESULT_PAGE_LIMIT, None))
+        return limit if until is None or until > self._clock() else RESULT_PAGE_LIMIT
+
+    def _ask_for_less(self, form_id: str) -> None:
+        self._smaller[form_id] = (max(1, self._limit(form_id) // 2), self._clock() + SMALLER_FOR)
+
+
+def _still(until: dict[str, datetime], now: datetime) -> dict[str, datetime]:
+    """The entries that are not over; the others are dropped."""
+    for key in [key for key, at in until.items() if at <= now]:
+        del until[key]
+    return until

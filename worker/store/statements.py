@@ -1,0 +1,59 @@
+"""One statement with its parameters -> its rows, over the process' pool.
+
+It holds no statement (sql.py and its like do). Invariant: whatever Postgres does to us leaves as StoreUnavailable,
+except where it refuses the rows' content, which is RowsRefused; no message holds a row's content.
+https://www.postgresql.org/docs/current/errcodes-appendix.html
+"""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Final, LiteralString, TypeAlias
+
+import psycopg
+from psycopg.rows import dict_row
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from worker.errors import StoreUnavailable
+
+Row: TypeAlias = dict[str, Any]
+
+# Classes 22 (data exception) and 23 (integrity violation) blame the row; 54 is "program limit exceeded", such as a
+# text too long for an index. Everything else blames the moment.
+_ROW_CLASSES: Final = ("22", "23", "54")
+
+
+class RowsRefused(Exception):
+    """Postgres refuses the content of some row of the statement."""
+
+    def __init__(self, sqlstate: str) -> None:
+        super().__init__(sqlstate)
+        self.sqlstate = sqlstate
+
+
+class Statements:
+    """Runs statements. `pool` is open and belongs to this process."""
+
+    def __init__(self, pool: AsyncConnectionPool) -> None:
+        self._pool = pool
+
+    async def rows(self, statement: LiteralString, parameters: Mapping[str, object]) -> list[Row]:
+        """Run and commit; the rows that it answers. Raises StoreUnavailable or RowsRefused."""
+        async with self._connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
+            await cursor.execute(statement, parameters)
+            return await cursor.fetchall() if cursor.description else []
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
+        """A connection whose work is committed at the end. No exception that quotes a row gets past here."""
+        try:
+            async with self._pool.connection() as connection:
+                yield connection
+        except psycopg.Error as error:
+            sqlstate = error.sqlstate or ""
+            if sqlstate[:2] in _ROW_CLASSES:
+                raise RowsRefused(sqlstate) from None
+            raise StoreUnavailable(
+                f"Postgres cannot do this now: {type(error).__name__} {sqlstate}"
+            ) from None
+        except PoolTimeout:
+            raise StoreUnavailable("Postgres gives no connection") from None

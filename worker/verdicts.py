@@ -1,0 +1,104 @@
+"""What Graph or the budget answered for references of one Page -> an outcome each; the budget is told of throttles.
+
+The common end of reading.py and listing.py, which ask. What an error means is outcomes.py's. Invariant: a throttled
+scope is told to the budget once an answer, and its references wait for as long as the budget says.
+"""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Final
+
+import structlog
+
+from worker.batches import InFlight
+from worker.budget.policy import Budget, Grant, Refusal
+from worker.errors import LeadSyncError, LedgerUnavailable, Throttled, Transient
+from worker.graph.usage import Usage
+from worker.graph.wire import REDUCED_FIELDS
+from worker.lead import Lead
+from worker.outcomes import Outcome, RetryPolicy, Snooze, Stored, outcome_of
+
+log = structlog.get_logger("reading")
+
+LEDGER_AGAIN: Final = timedelta(seconds=5)
+"""When to ask again for a grant that the ledger could not be asked for."""
+
+Settled = tuple[InFlight, Outcome]
+
+
+class Unexpected(Transient):
+    """A fault of ours, met while a lead was being read: the lead is tried again, the fault is logged."""
+
+    reason = "internal_error"
+
+
+class Verdicts:
+    """Judges. `clock` gives aware UTC, `dice` numbers in [0, 1)."""
+
+    def __init__(
+        self, budget: Budget, policy: RetryPolicy, clock: Callable[[], datetime], dice: Callable[[], float]
+    ) -> None:
+        self._budget = budget
+        self._policy = policy
+        self._clock = clock
+        self._dice = dice
+
+    def refused(self, references: Sequence[InFlight], refusal: Refusal) -> list[Settled]:
+        """The budget granted nothing."""
+        return [(r, Snooze(refusal.not_before, refusal.reason, whole_page=True)) for r in references]
+
+    def no_grant(self, references: Sequence[InFlight], error: LeadSyncError) -> list[Settled]:
+        """The budget could not be asked, or its grants ran out unused."""
+        until = self._clock() + LEDGER_AGAIN
+        return [(r, Snooze(until, error.reason)) for r in references]
+
+    async def failed(
+        self,
+        page_id: str,
+        references: Sequence[InFlight],
+        error: LeadSyncError,
+        usages: tuple[Usage, ...] = (),
+    ) -> list[Settled]:
+        """One error befell all of these."""
+        if isinstance(error, Throttled):
+            error = await self._throttled(page_id, error, usages)
+        return [(r, self.outcome(r, error)) for r in references]
+
+    async def heard(self, page_id: str, grant: Grant, usages: tuple[Usage, ...]) -> None:
+        """An answer came: pass Meta's usage headers on."""
+        try:
+            await self._budget.heard(page_id, grant, usages)
+        except LedgerUnavailable:
+            log.warning("usage_not_noted", page_id=page_id)
+
+    def stored(self, reference: InFlight, raw: object, fields: Sequence[str]) -> Outcome:
+        """The lead that Graph's JSON describes."""
+        try:
+            lead = Lead.from_graph(raw, leadgen_id=reference.leadgen_id, in_part=fields is REDUCED_FIELDS)
+        except LeadSyncError as error:
+            return self.outcome(reference, error)
+        except Exception as error:
+            log.error("lead_not_understood", leadgen_id=reference.leadgen_id, error=type(error).__name__)
+            return self.outcome(reference, Unexpected("a fault of leadsync"))
+        return Stored(lead)
+
+    def outcome(self, reference: InFlight, error: LeadSyncError) -> Outcome:
+        """What the error means for this reference."""
+        return outcome_of(
+            error,
+            attempts=reference.attempts,
+            last_reason=reference.failed_for,
+            waiting_since=reference.first_seen_at,
+            now=self._clock(),
+            policy=self._policy,
+            dice=self._dice,
+        )
+
+    async def _throttled(self, page_id: str, error: Throttled, usages: tuple[Usage, ...]) -> Throttled:
+        """The same throttle with the moment that the budget makes of it."""
+        try:
+            until = await self._budget.throttled(page_id, error.scope, usages, error.regain)
+        except LedgerUnavailable:
+            log.warning("throttle_not_noted", page_id=page_id, scope=error.scope)
+            return error
+        return Throttled(str(error), until=until, scope=error.scope, regain=error.regain)
