@@ -112,10 +112,16 @@ class Rig:
 
 
 @contextmanager
-def build_rig(*, latency: float, pages: int = 4, extra: Mapping[str, str] | None = None) -> Iterator[Rig]:
+def build_rig(
+    *,
+    latency: float,
+    pages: int = 4,
+    extra: Mapping[str, str] | None = None,
+    sandbox: Mapping[str, object] | None = None,
+) -> Iterator[Rig]:
     """Redis, Postgres with leadsync's schema and a sandbox that takes `latency` seconds a call; no worker yet.
 
-    `extra` is added to the environment of leadsync's processes.
+    `extra` is added to the environment of leadsync's processes, `sandbox` to the sandbox's settings.
     """
     with ExitStack() as held:
         folder = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="leadsync-bench-")))
@@ -137,16 +143,22 @@ def build_rig(*, latency: float, pages: int = 4, extra: Mapping[str, str] | None
         settings = dataclasses.replace(bare, database_url=stack.database_url, redis_url=stack.redis_url)
         env = {**environment(), **env, "DATABASE_URL": stack.database_url, "REDIS_URL": stack.redis_url}
         rig = Rig(stack=stack, settings=settings, env=env, folder=folder)
-        sandbox = _sandbox(port, app_secret, verify_token, stack.webhook_url, latency, pages)
+        simulated = _sandbox(port, app_secret, verify_token, stack.webhook_url, latency, pages, sandbox or {})
         servers = [spec for spec in stack.specs if spec.order == SERVERS]
-        with rig.running([sandbox, *servers]):
+        with rig.running([simulated, *servers]):
             migrate(stack.database_url)
             tokens_file.write_text(json.dumps(rig.get("/sandbox/tokens")))
             yield rig
 
 
 def _sandbox(
-    port: int, app_secret: str, verify_token: str, webhook_url: str, latency: float, pages: int
+    port: int,
+    app_secret: str,
+    verify_token: str,
+    webhook_url: str,
+    latency: float,
+    pages: int,
+    further: Mapping[str, object],
 ) -> ProcessSpec:
     words = {
         "port": port,
@@ -158,6 +170,7 @@ def _sandbox(
         # Secrets of an app that does not exist; a real one never becomes an argument.
         "app_secret": app_secret,
         "verify_token": verify_token,
+        **further,
     }
     return ProcessSpec(
         "sandbox",

@@ -13,16 +13,19 @@ import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Coroutine
+from concurrent.futures import Future
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar
 
 import redis.asyncio as aioredis
+import structlog
 from psycopg_pool import AsyncConnectionPool
 
 from worker.budget.granting import Granter, LimitSettings
 from worker.budget.ledger import Ledger
 from worker.budget.policy import Lane, Shares, Window
+from worker.errors import LeadSyncError
 from worker.graph.client import GraphClient, GraphSettings
 from worker.inbox import LIVE_QUEUE, UPKEEP_QUEUE
 from worker.limits import LimitAges, LimitKeeper
@@ -38,6 +41,8 @@ from worker.sync import Limits, Run
 from worker.tokens import SettingsTokens
 
 T = TypeVar("T")
+
+log = structlog.get_logger("runtime")
 
 POOL_SIZE: Final = 4
 FORGET_CONSUMERS_SECONDS: Final = 3_600.0
@@ -155,6 +160,7 @@ class Runtime:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="leadsync-loop", daemon=True)
         self._neighbours = AsyncExitStack()
+        self._refreshing: Future[None] | None = None
         self.pid = os.getpid()
 
     def open(self) -> "Runtime":
@@ -165,6 +171,8 @@ class Runtime:
 
     def close(self) -> None:
         """Close the neighbours and end the loop."""
+        if self._refreshing is not None:
+            self._refreshing.cancel()
         self.run(self._neighbours.aclose())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(CLOSE_SECONDS)
@@ -254,11 +262,26 @@ class Runtime:
             "scopes_forgotten": await self._ledger.forget_scopes(),
         }
 
-    async def refresh_limits(self) -> dict[str, int]:
-        """Work out the limits that are due, for as long as one run lasts."""
-        await self._stream.progress(UPKEEP_QUEUE)
+    def refresh_limits(self) -> None:
+        """Work out the limits that are due, beside whatever else this process does: it may wait for slow Pages."""
+        if self._refreshing is None or self._refreshing.done():
+            self._refreshing = asyncio.run_coroutine_threadsafe(self._refresh_limits(), self._loop)
+
+    async def _refresh_limits(self) -> None:
         ends_at = time.monotonic() + self._settings.drain_seconds
-        return await self._limits.run(lambda: self._family.is_stopping() or time.monotonic() > ends_at)
+        try:
+            counts = await self._limits.run(lambda: self._family.is_stopping() or time.monotonic() > ends_at)
+        except ExceptionGroup as group:
+            # A fault of ours shows by its type only: its text may quote an answer.
+            for error in group.exceptions:
+                told = str(error) if isinstance(error, LeadSyncError) else type(error).__name__
+                log.warning("limits_not_refreshed", error=told)
+            return
+        except LeadSyncError as error:
+            log.warning("limits_not_refreshed", error=str(error))
+            return
+        if any(counts.values()):
+            log.info("limits_refreshed", **counts)
 
     async def _run(
         self, source: StreamSource | DueSource, lane: Lane, *, slow_page_calls: int

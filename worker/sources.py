@@ -24,10 +24,10 @@ BUSY_AT_MOST_SECONDS: Final = 30.0
 """How long slow calls in flight may keep a run going beyond its time."""
 PER_PAGE: Final = 500
 """Rows of one Page leased at once: as many as one result page can bring."""
-WAIT_SECONDS: Final = 2.0
-"""A run waits for rows that are due soon, and looks again at least so often."""
-SOON_SECONDS: Final = 0.2
-"""And at most so often."""
+WAIT_SECONDS: Final = 0.5
+"""A run waits for rows that are due soon, and looks again so often."""
+LOOKING_SHARE: Final = 0.1
+"""Where many Pages wait a look takes its time; no more than this part of a run is spent on looking in vain."""
 PATIENCE: Final = timedelta(minutes=10)
 """A row overdue for so long is read even though live references are waiting, one batch a run."""
 PATIENT_BATCH: Final = 50
@@ -116,15 +116,15 @@ class DueSource:
             self._was_patient = True
         if room == 0:
             return None
-        return await self._store.lease_due(room, PER_PAGE, self._clock()) or await self._wait()
+        began_at = monotonic()
+        return await self._store.lease_due(room, PER_PAGE, self._clock()) or await self._wait(began_at)
 
-    async def _wait(self) -> tuple[InFlight, ...] | None:
-        """Nothing is due: wait for what is due within this run's time, or end it."""
+    async def _wait(self, began_at: float) -> tuple[InFlight, ...] | None:
+        """Nothing is due: wait a moment if something is within this run's time, or end it."""
         at = await self._store.next_due()
         if at is None or (at - self._clock()).total_seconds() > self._ends_at - monotonic():
             return None
-        seconds = (at - self._clock()).total_seconds()
-        await asyncio.sleep(min(max(seconds, SOON_SECONDS), WAIT_SECONDS))
+        await asyncio.sleep(max(WAIT_SECONDS, (monotonic() - began_at) / LOOKING_SHARE))
         return ()
 
     async def _may_not_wait(self) -> bool:

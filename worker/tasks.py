@@ -90,9 +90,7 @@ class Tasks:
         log.info("tidied", **forgotten)
 
     def _limits(self) -> None:
-        counts = self._runtime_here().run(self._runtime_here().refresh_limits())
-        if any(counts.values()):
-            log.info("limits_refreshed", **counts)
+        self._runtime_here().refresh_limits()
 
     def _runtime_here(self) -> Runtime:
         """This process' own runtime: a fork inherits the parent's attributes but none of its threads."""

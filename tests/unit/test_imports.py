@@ -98,7 +98,7 @@ DOORS: dict[str, set[str]] = {
     "sqlalchemy": {"worker.store"},
     "environs": {"worker.settings", "receiver.settings", "sandbox.settings"},
     "click": {"worker.cli"},
-    "rich": {"worker.cli", "worker.demo", "worker.status"},
+    "rich": {"worker.cli", "worker.demo", "worker.status", "worker.budget_report"},
     "structlog": {"worker", "receiver", "sandbox"},
 }
 

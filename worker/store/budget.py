@@ -104,6 +104,13 @@ on conflict (form_id) do update set page_id = excluded.page_id, status = exclude
 """
 """Meta's counts of some forms of a Page."""
 
+FORM_COUNTS: Final = """
+select greatest(leads_count - expired_leads_count, 0) as leads from forms
+where page_id = %(page_id)s and leads_count is not null
+  and counted_at > %(now)s::timestamptz - %(counted_for)s::interval
+"""
+"""Leads that Meta still holds of each form of a Page."""
+
 BUDGETED: Final = """
 select p.page_id, limit_calls, limit_told, limit_origin, limit_at, limit_override, parked_reason,
     case when held_until > %(now)s then held_until end as held_until,
@@ -212,6 +219,11 @@ class BudgetStore:
     async def keep_forms(self, page_id: str, forms: Sequence[Mapping[str, object]], now: datetime) -> None:
         """Note Meta's counts: `form_id`, `status`, `leads_count`, `expired_leads_count` of each form."""
         await self._rows(KEEP_FORMS, {"page_id": page_id, "forms": _array(forms), "now": now})
+
+    async def form_counts(self, page_id: str, now: datetime) -> list[int]:
+        """Leads that Meta holds of each form of a Page, where it was asked lately."""
+        asked = {"page_id": page_id, "now": now, "counted_for": FORMS_COUNTED_FOR}
+        return [int(row["leads"]) for row in await self._rows(FORM_COUNTS, asked)]
 
     async def budgeted(self, page_id: str | None, now: datetime, most: int = 1_000) -> list[Row]:
         """Pages with their limits and what waits for them, the longest queue first."""
