@@ -172,7 +172,9 @@ class Granter:
     async def refresh(self, page_id: str) -> Limit:
         """Work the Page's limit out anew and put it in force; on schedule, and after a backfill."""
         limit = await self._work_out(page_id)
+        # In force before it is noted: what is then let go must not be refused by the old one.
         await self._ledger.change_limit(page_id, limit)
+        await self._memory.keep_limit(page_id, limit, self._clock())
         return limit
 
     async def _take(self, page_id: str, lane: Lane, calls: int) -> _Block:
@@ -200,11 +202,12 @@ class Granter:
                 life=self._window.block_life,
                 bucket=self._window.bucket,
             )
-            await self._ledger.seed(page_id, epoch, await self._work_out(page_id), spent)
+            limit = await self._work_out(page_id)
+            await self._ledger.seed(page_id, epoch, limit, spent)
+            await self._memory.keep_limit(page_id, limit, self._clock())
 
     async def _work_out(self, page_id: str) -> Limit:
-        now = self._clock()
-        facts = await self._memory.limit_facts(page_id, now)
+        facts = await self._memory.limit_facts(page_id, self._clock())
         limit = limit_of(
             ours=facts.ours,
             metas=facts.metas,
@@ -212,7 +215,6 @@ class Granter:
             floor=self._limits.floor,
             share=self._limits.share,
         )
-        await self._memory.keep_limit(page_id, limit, now)
         self._limit_of[page_id], self._limit_at[page_id] = limit, self._steady()
         return limit
 

@@ -268,8 +268,8 @@ def _row(reference: InFlight, outcome: Outcome, now: datetime) -> Row:
         case Stored(lead):
             return {**row, **_lead_columns(lead, reference, now)}
         case Snooze(until, reason, whole_page):
-            # While its Page is held a row keeps its place among the others, the oldest first.
-            due_at = reference.due_at if whole_page and reference.due_at else until
+            # The Page is held until then; the row keeps its place among the others, the oldest first.
+            due_at = (reference.due_at or now) if whole_page else until
             return _verdict(row, "waiting", reason, due_at)
         case Retry(at, reason, attempts):
             return _verdict({**row, "attempts": attempts, "failed_for": reason}, "waiting", reason, at)
