@@ -38,9 +38,16 @@ class Whole:
     """The running stack."""
 
     def __init__(
-        self, settings: Settings, supervisor: Supervisor, sandbox_url: str, folder: Path, webhook: str
+        self,
+        settings: Settings,
+        supervisor: Supervisor,
+        sandbox_url: str,
+        folder: Path,
+        webhook: str,
+        env: Mapping[str, str],
     ) -> None:
         self.settings = settings
+        self.env = env
         self.supervisor = supervisor
         self.sandbox_url = sandbox_url
         self.folder = folder
@@ -196,7 +203,7 @@ def whole(
             tokens_file.write_text(json.dumps(get_json(f"{sandbox_url}/sandbox/tokens")))
             migrate(stack.database_url)
             running = replace(settings, database_url=stack.database_url, redis_url=stack.redis_url)
-            yield Whole(running, supervisor, sandbox_url, folder, stack.webhook_url)
+            yield Whole(running, supervisor, sandbox_url, folder, stack.webhook_url, env or {})
         finally:
             supervisor.stop()
 
