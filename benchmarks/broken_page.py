@@ -9,6 +9,8 @@ is at most 1.5. The broken Page's leads are not measured; they wait, by intent.
 What it does not show: many broken Pages at once, and a machine at its limit.
 """
 
+import subprocess
+import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -22,6 +24,7 @@ from rich.table import Table
 from benchmarks.report import Spread, as_help, machine, print_machine, ratio, write_json
 from benchmarks.rig import WEBHOOK_PATH, Rig, build_rig, told_when_stuck, wait_until
 
+SPENT: Final = "calls spent, 5,000 waiting"
 WAYS: Final[dict[str, dict[str, Any]]] = {
     "every call times out": {"class": "timeout", "hold_seconds": 30},
     "bodies that drip": {"class": "slow_body"},
@@ -30,7 +33,10 @@ WAYS: Final[dict[str, dict[str, Any]]] = {
     "token revoked": {"class": "190/460"},
     "throttled (80005)": {"class": "80005", "minutes": 60},
     "no lead visible": {"class": "not_visible", "for_seconds": 3600},
+    SPENT: {},
 }
+BACKLOG: Final = 5_000
+"""Leads that wait for a Page whose calls are spent, beside those of the stretch."""
 GOAL: Final = 1.5
 PATIENCE_SECONDS: Final = 60.0
 
@@ -59,15 +65,48 @@ def stretch(rig: Rig, healthy: list[str], broken: str, seconds: float, rate: flo
         return float(found[1])
 
 
+def break_page(rig: Rig, way: str, rule: dict[str, Any], page_id: str) -> None:
+    """Let the trouble begin."""
+    if way == SPENT:
+        budget_limit(rig, page_id, "40")
+        rig.post("/sandbox/send", {"count": BACKLOG, "page": page_id, "batch": 200, "rate": 5_000})
+        rule = {"class": "100", "kinds": ["form_leads"]}  # nothing is saved by listings
+    rig.post("/sandbox/faults", {"rules": [{**rule, "pages": [page_id]}]})
+
+
+def mend_page(rig: Rig, way: str, page_id: str) -> None:
+    """End the trouble; what waited is read."""
+    rig.post("/sandbox/faults", {"rules": []})
+    if way == SPENT:
+        budget_limit(rig, page_id, "--clear")
+        query = "select count(*) from leadgen where page_id = %s and state = 'waiting'"
+        with psycopg.connect(rig.database_url, autocommit=True) as connection:
+
+            def gone() -> bool:
+                row = connection.execute(query, (page_id,)).fetchone()
+                return row is not None and row[0] == 0
+
+            wait_until("what waited", gone, patience=PATIENCE_SECONDS)
+
+
+def budget_limit(rig: Rig, page_id: str, *words: str) -> None:
+    """As an operator sets it."""
+    command = (sys.executable, "-m", "worker", "budget", "limit", page_id, *words)
+    subprocess.run(command, env=dict(rig.env), check=True, stdout=subprocess.DEVNULL)
+
+
 @click.command(help=as_help(__doc__))
 @click.option("--latency", default=0.15, show_default=True, help="Graph's, in seconds.")
 @click.option("--seconds", default=8.0, show_default=True, help="One stretch.")
 @click.option("--rate", default=5.0, show_default=True, help="Leads a second a Page.")
+@click.option("--way", "ways", multiple=True, type=click.Choice(list(WAYS)), help="Only these; default all.")
 @click.option("--pairs", default=3, show_default=True, help="Healthy and broken stretches a way.")
 @click.option(
     "--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures here."
 )
-def main(latency: float, seconds: float, rate: float, pairs: int, json_path: Path | None) -> None:
+def main(
+    latency: float, seconds: float, rate: float, ways: tuple[str, ...], pairs: int, json_path: Path | None
+) -> None:
     console = Console()
     about = machine()
     print_machine(about, console)
@@ -76,15 +115,16 @@ def main(latency: float, seconds: float, rate: float, pairs: int, json_path: Pat
         pages = [page["page_id"] for page in rig.get("/sandbox/pages")["pages"]]
         with rig.running(rig.specs(*WEBHOOK_PATH)):
             stretch(rig, pages[:2], pages[2], 3.0, rate)
-            for way, rule in WAYS.items():
+            for way in ways or WAYS:
+                rule = WAYS[way]
                 # Pages of its own, so that the trouble of one way is over with it.
                 first, second, third = (pages.pop() for _ in range(3))
                 alone, beside = [], []
                 for _ in range(pairs):
                     alone.append(stretch(rig, [first, second], third, seconds, rate))
-                    rig.post("/sandbox/faults", {"rules": [{**rule, "pages": [third]}]})
+                    break_page(rig, way, rule, third)
                     beside.append(stretch(rig, [first, second], third, seconds, rate))
-                    rig.post("/sandbox/faults", {"rules": []})
+                    mend_page(rig, way, third)
                 figures[way] = ratio(beside, alone)
                 p50 = f"{Spread.over(alone).median * 1000:.0f} ms"
                 console.print(f"{way}: healthy alone {p50}, ratio {figures[way].show(2)}")
