@@ -55,7 +55,10 @@ class LimitFacts(Protocol):
 class Memory(Protocol):
     """What this file needs of the budget's rows."""
 
-    async def reserve(self, page_id: str, lane: Lane, calls: int, *, machine: str, steady: float) -> int: ...
+    async def reserve(
+        self, page_id: str, lane: Lane, calls: int, *, machine: str, steady: float,
+        instead_of: tuple[int, int] | None = None,
+    ) -> int: ...  # fmt: skip
     async def spent(
         self, page_id: str, unspent: Mapping[int, int], *, machine: str, steady: float, window: float,
         life: float, bucket: float,
@@ -185,7 +188,13 @@ class Granter:
             if block is None or block.left < calls or block.good_until < now + self._window.life:
                 known = self._limit_of.get(page_id)
                 size = block_of(calls, known.calls if known else 0)
-                block_id = await self._memory.reserve(page_id, lane, size, machine=self._machine, steady=now)
+                instead_of = None
+                if block is not None and block.left > 0:
+                    # Given up before it is given back, or a request under way could spend it after all.
+                    instead_of, block.left = (block.block_id, block.left), 0
+                block_id = await self._memory.reserve(
+                    page_id, lane, size, machine=self._machine, steady=now, instead_of=instead_of
+                )
                 block = self._blocks[page_id, lane] = _Block(block_id, size, now + self._window.block_life)
             block.left -= calls
             return block

@@ -173,13 +173,14 @@ class Ledger:
             return None
         now = seconds * 1000 if self.clock_ms is None else self.clock_ms
         bucket, held = _ms(self._window.bucket), self._phase(page_id) + _ms(self._window.hold)
-        sums = dict.fromkeys((*(lane.value for lane in _LANES), "saved"), 0)
+        sums = dict.fromkeys((*(lane.value for lane in _LANES), "saved", "refused"), 0)
         for entry in entries:
             number, *counts = map(int, entry.split())
             if (number + 1) * bucket + held > now:
                 for name, count in zip(sums, counts, strict=True):
                     sums[name] += count
         saved = sums.pop("saved")
+        del sums["refused"]
         return Account(Limit(int(calls), int(told), ""), sums, saved)
 
     async def scopes(self, names: Sequence[str] | None = None) -> tuple[ScopeState, ...]:

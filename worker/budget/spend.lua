@@ -4,10 +4,10 @@
 --   1 leadsync:budget:page:<page_id>   hash    epoch    of which life of the ledger this Page's count is
 --                                              limit    calls a window that are granted at most
 --                                              told     calls a window that Meta allows; its percentages are of these
---                                              live waiting backfill upkeep saved    sums over the buckets
+--                                              live waiting backfill upkeep saved refused    sums over the buckets
 --                                              want:<lane>    unix ms until which a refused lane's minimum is kept
 --                                              slow     unix ms of the next call of backfill or upkeep near the limit
---   2 leadsync:budget:calls:<page_id>  list    one text a bucket, oldest first: number live waiting backfill upkeep saved
+--   2 leadsync:budget:calls:<page_id>  list    a text a bucket, oldest first: its number and the same six
 --   3 leadsync:budget:scopes           hash    <scope> -> until strikes trial percent told_at: closed until, how often in
 --                                              a row, whether one call is trying it, Meta's percentage and its time;
 --                                              link:<page_id> -> ad account whose throttle this Page's reads have met
@@ -15,6 +15,7 @@
 --                                              clock:<machine>    this clock less the machine's steady one, ms
 -- Keys 1 and 2 expire once every call in them has left; a Page has at most 304 buckets of some 30 bytes.
 --
+-- `saved` calls were not needed, `refused` ones were asked for live leads in vain; neither was made.
 -- A bucket's calls leave together, `hold` ms after its end: hold is window + life of a grant + clock jump not noticed.
 -- All times are unix ms of the ledger's clock (Redis' own unless ARGV says one), durations are ms.
 
@@ -30,8 +31,8 @@ if not now then
 end
 
 local PAGE, CALLS, SCOPES, LEDGER = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local LANES = {'live', 'waiting', 'backfill', 'upkeep', 'saved'}
-local PLACE = {live = 1, waiting = 2, backfill = 3, upkeep = 4, saved = 5}
+local LANES = {'live', 'waiting', 'backfill', 'upkeep', 'saved', 'refused'}
+local PLACE = {live = 1, waiting = 2, backfill = 3, upkeep = 4, saved = 5, refused = 6}
 
 local function whole(number) return string.format('%.0f', number) end
 
@@ -46,26 +47,26 @@ local function leaves_at(number) return (number + 1) * bucket + phase + hold end
 
 -- Takes away the buckets that have left, and answers the sums of the others by lane.
 local function sums()
-    local gone, left = {0, 0, 0, 0, 0}, 0
+    local gone, left = {0, 0, 0, 0, 0, 0}, 0
     while true do
         local entries = redis.call('LRANGE', CALLS, left, left + 15)
         local before = left
         for _, text in ipairs(entries) do
             local entry = numbers(text)
             if leaves_at(entry[1]) > now then break end
-            for lane = 1, 5 do gone[lane] = gone[lane] + entry[lane + 1] end
+            for lane = 1, #LANES do gone[lane] = gone[lane] + entry[lane + 1] end
             left = left + 1
         end
         if left - before < 16 then break end
     end
     if left > 0 then
         redis.call('LTRIM', CALLS, left, -1)
-        for lane = 1, 5 do
+        for lane = 1, #LANES do
             if gone[lane] > 0 then redis.call('HINCRBY', PAGE, LANES[lane], -gone[lane]) end
         end
     end
     local kept = redis.call('HMGET', PAGE, unpack(LANES))
-    for lane = 1, 5 do kept[lane] = tonumber(kept[lane] or 0) or 0 end
+    for lane = 1, #LANES do kept[lane] = tonumber(kept[lane] or 0) or 0 end
     return kept
 end
 
@@ -84,7 +85,7 @@ local function note(place, calls)
         for each = 1, #entry do entry[each] = whole(entry[each]) end
         redis.call('LSET', CALLS, -1, table.concat(entry, ' '))
     else
-        entry = {whole(number), '0', '0', '0', '0', '0'}
+        entry = {whole(number), '0', '0', '0', '0', '0', '0'}
         entry[place + 1] = whole(calls)
         redis.call('RPUSH', CALLS, table.concat(entry, ' '))
     end
@@ -124,7 +125,8 @@ local function request()
 
     local about = redis.call('HMGET', LEDGER, 'epoch', clock)
     local epoch, offset = about[1], tonumber(about[2] or '')
-    if not offset or math.abs(now - steady - offset) > jump then
+    -- Half of the jump either way: from one end to the other it is all that the hold has room for.
+    if not offset or math.abs(now - steady - offset) > jump / 2 then
         -- This clock or that of the machine jumped, or they never met: what the buckets say of time is void.
         if redis.call('HLEN', LEDGER) > 32 then redis.call('DEL', LEDGER) end
         redis.call('HSET', LEDGER, clock, whole(now - steady))
@@ -149,7 +151,8 @@ local function request()
         if scope.told_at + recent > now then
             percent = math.max(percent, scope.percent)
             if scope.name == ARGV[23] then
-                floor, floor_ends = math.floor(scope.percent * told / 100), scope.told_at + recent
+                -- Meta may have rounded up.
+                floor, floor_ends = math.floor((scope.percent - 1) * told / 100), scope.told_at + recent
             end
         end
     end
@@ -168,7 +171,7 @@ local function request()
         for _, text in ipairs(redis.call('LRANGE', CALLS, -math.ceil(recent / bucket) - 1, -1)) do
             local entry = numbers(text)
             if entry[1] > since then
-                live_recently = live_recently + entry[2] + (is_extra and entry[3] or 0)
+                live_recently = live_recently + entry[2] + (is_extra and entry[3] or entry[7])
             end
         end
     end
@@ -200,7 +203,7 @@ local function request()
     local calls = math.min(asked, free)
     if calls >= 1 then
         if is_slow then
-            calls = 1
+            calls = math.max(1, math.min(calls, math.floor(free / 10)))
             redis.call('HSET', PAGE, 'slow', whole(now + slow_for))
         end
         if #trying > 0 then
@@ -217,8 +220,12 @@ local function request()
         return answer
     end
 
-    if lane > 1 then redis.call('HSET', PAGE, 'want:' .. LANES[lane], whole(now + recent)) end
-    expire()
+    if lane > 1 then
+        redis.call('HSET', PAGE, 'want:' .. LANES[lane], whole(now + recent))
+        expire()
+    else
+        note(PLACE.refused, asked)
+    end
     local enough = math.max(1, math.min(asked, math.floor(limit * bucket / window)))
     local at, first = nil, 0
     while not at do
@@ -233,6 +240,8 @@ local function request()
     end
     at = at or now + (limit < 1 and recent or bucket)
     if floor_ends > at and limit - floor < 1 then at = floor_ends end
+    -- What is kept for others may be free much sooner: they may stop asking.
+    if lane > 1 then at = math.min(at, now + recent / 4) end
     return {'refused', whole(math.max(at, now + 1)), 'budget', whole(now)}
 end
 
@@ -274,8 +283,10 @@ local function tell()
             -- Several calls were under way when the scope closed: one strike.
             scope.ends = math.max(scope.ends, now + regain)
         else
-            local pause = math.min(tonumber(ARGV[12]) * 2 ^ math.min(scope.strikes, 16), tonumber(ARGV[13]))
-            scope.strikes = scope.strikes + 1
+            -- 100% beside an answer may be a percentage that was rounded up: no reason to wait longer each time.
+            local so_far = (throttled or regain > 0) and scope.strikes or 0
+            local pause = math.min(tonumber(ARGV[12]) * 2 ^ math.min(so_far, 16), tonumber(ARGV[13]))
+            scope.strikes = so_far + 1
             scope.ends = now + (regain > 0 and regain or pause)
         end
         scope.trial = 0

@@ -16,11 +16,14 @@ from worker.budget.policy import COUNTED_LEADS, FORMS_COUNTED_FOR, LEADS_OF, Lan
 from worker.store.statements import Row, Statements
 
 RESERVE: Final = """
+with former as (
+    update budget_blocks set calls = greatest(0, calls - %(unspent)s::integer) where block_id = %(instead_of)s::bigint
+)
 insert into budget_blocks (page_id, lane, calls, machine, steady)
 values (%(page_id)s, %(lane)s, %(calls)s, %(machine)s, %(steady)s)
 returning block_id
 """
-"""Calls that may be made from now on."""
+"""Calls that may be made from now on; those of the caller's former block that were not made, will not be."""
 
 SPENT: Final = """
 with block as (
@@ -141,14 +144,23 @@ class BudgetStore:
     def __init__(self, pool: AsyncConnectionPool) -> None:
         self._rows = Statements(pool).rows
 
-    async def reserve(self, page_id: str, lane: Lane, calls: int, *, machine: str, steady: float) -> int:
-        """Note calls that may be made from now on; the block's id. `steady`: the machine's steady clock, seconds."""
+    async def reserve(
+        self, page_id: str, lane: Lane, calls: int, *, machine: str, steady: float,
+        instead_of: tuple[int, int] | None = None,
+    ) -> int:  # fmt: skip
+        """Note calls that may be made from now on; the block's id. `steady`: the machine's steady clock, seconds.
+
+        `instead_of`: the caller's former block and its calls that it gives up.
+        """
+        former, unspent = instead_of or (None, 0)
         block = {
             "page_id": page_id,
             "lane": lane.value,
             "calls": calls,
             "machine": machine,
             "steady": steady,
+            "instead_of": former,
+            "unspent": unspent,
         }
         return int((await self._rows(RESERVE, block))[0]["block_id"])
 

@@ -10,7 +10,7 @@ create table budget_blocks (
     block_id bigint generated always as identity primary key,
     page_id text not null,
     lane text not null check (lane in ('live', 'waiting', 'backfill', 'upkeep')),
-    calls integer not null check (calls > 0),
+    calls integer not null check (calls >= 0),
     reserved_at timestamptz not null default clock_timestamp(),
     machine text not null,
     steady double precision not null
