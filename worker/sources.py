@@ -22,8 +22,8 @@ LISTEN_SECONDS: Final = 1.0
 HUSH_MARGIN_SECONDS: Final = 0.5
 BUSY_AT_MOST_SECONDS: Final = 30.0
 """How long slow calls in flight may keep a run going beyond its time."""
-PER_PAGE: Final = 500
-"""Rows of one Page leased at once: as many as one result page can bring."""
+PER_PAGE: Final = 100
+"""Rows of one Page leased at once: two batches. A listing brings along what lies near them."""
 WAIT_SECONDS: Final = 0.5
 """A run waits for rows that are due soon, and looks again so often."""
 LOOKING_SHARE: Final = 0.1
