@@ -7,8 +7,8 @@ limit, floods far above it, limits that move, crashes, grants used at the last m
 Then thousands of Pages for hours. It ends with status 1 if any window of 24 hours held more than Meta allows.
 
 What is allowed, at a moment t at which the same lane's work had waited without a break since t - 24 h: where waiting
-references waited, limit - kept + L, the limit at most; kept is 0.2% of the limit or 4 times the live leads of the last
-hour. Else, where backfill waited, limit - kept + L + Wt; kept is 5% of the limit, 1.1 times (L + Wt), or 4 times
+references waited, limit - kept + L, at most 99.8% of the limit; kept is 4 times the live leads of the last hour.
+Else, where backfill waited, limit - kept + L + Wt; kept is 5% of the limit, 1.1 times (L + Wt), or 4 times
 what was announced in the last hour, 90% of the limit at most. L and Wt are the live and waiting calls made in
 (t - 24 h, t]. Calls that were granted and lost in a crash are taken off. What is spent is all calls made in
 (t - 24 h, t], by the exact log and never more than what is allowed, so that no moment makes up for another. Both are
@@ -199,10 +199,9 @@ def allowed_at(page: Page, moment: float, *, waiting: bool) -> int:
         return min(page.limit, page.limit - kept + announced)
     live = page.lanes[Lane.LIVE]
     lately = page.wanted.within(moment - WINDOW.recent, moment)
-    kept = min(
-        max(1, math.ceil(SHARES.over_waiting * page.limit), 4 * lately), math.floor(SHARES.most * page.limit)
-    )
-    return min(page.limit, page.limit - kept + live.within(moment - WINDOW.seconds, moment))
+    kept = min(4 * lately, math.floor(SHARES.most * page.limit))
+    left = max(1, math.ceil(SHARES.over_waiting * page.limit))
+    return min(page.limit - left, page.limit - kept + live.within(moment - WINDOW.seconds, moment))
 
 
 def held_at(page: Page, moment: float) -> int:

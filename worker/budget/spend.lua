@@ -126,9 +126,10 @@ local function request()
     local about = redis.call('HMGET', LEDGER, 'epoch', clock)
     local epoch, offset = about[1], tonumber(about[2] or '')
     -- Half of the jump either way: from one end to the other it is all that the hold has room for.
-    if not offset or math.abs(now - steady - offset) > jump / 2 then
-        -- This clock or that of the machine jumped, or they never met: what the buckets say of time is void.
-        if redis.call('HLEN', LEDGER) > 32 then redis.call('DEL', LEDGER) end
+    local jumped = offset and math.abs(now - steady - offset) > jump / 2
+    if jumped or not offset then
+        -- What the buckets say of time is void, and so is what other machines' clocks were compared with.
+        if jumped or redis.call('HLEN', LEDGER) > 1000 then redis.call('DEL', LEDGER) end
         redis.call('HSET', LEDGER, clock, whole(now - steady))
         return new_life()
     end
@@ -187,9 +188,11 @@ local function request()
         local minimum = math.floor(share[lane - 1] * limit) - sum[lane]
         local kept, own
         if lane == 2 then
-            kept = math.max(1, math.ceil(share.over_waiting * limit), 4 * live_recently)
-            own = sum[2] + sum[3] + sum[4]
+            -- Whatever else is spent, the next live lead finds some calls left.
+            free = free - math.min(math.max(1, math.ceil(share.over_waiting * limit)), limit - 1)
+            kept, own = 4 * live_recently, sum[2] + sum[3] + sum[4]
         else
+            minimum = math.min(minimum, limit - math.ceil(share.live * limit) - sum[3] - sum[4])
             kept = math.max(math.ceil(share.live * limit), math.ceil(1.1 * (sum[1] + sum[2])), 4 * live_recently)
             own = sum[3] + sum[4]
         end
@@ -228,6 +231,8 @@ local function request()
     end
     local enough = math.max(1, math.min(asked, math.floor(limit * bucket / window)))
     local at, first = nil, 0
+    -- Refused by Meta's percentage alone, nobody waits for calls of our own to leave.
+    if room(used, 0) >= enough then at = floor_ends end
     while not at do
         local entries = redis.call('LRANGE', CALLS, first, first + 31)
         if #entries == 0 then break end
@@ -242,6 +247,7 @@ local function request()
     if floor_ends > at and limit - floor < 1 then at = floor_ends end
     -- What is kept for others may be free much sooner: they may stop asking.
     if lane > 1 then at = math.min(at, now + recent / 4) end
+    if wants[2] or wants[3] or wants[4] then at = math.min(at, now + recent) end
     return {'refused', whole(math.max(at, now + 1)), 'budget', whole(now)}
 end
 
