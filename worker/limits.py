@@ -99,7 +99,8 @@ class LimitKeeper:
                 if stop():
                     return
                 if forms_due:
-                    counts["forms"] += await self.count_forms(page_id)
+                    counted = await self.count_forms(page_id)
+                    counts["forms"] += counted
                 await self._budget.refresh(page_id)
                 counts["limits"] += 1
 
@@ -136,7 +137,8 @@ class LimitKeeper:
                 # Live reads find out what is wrong with a Page and park it; here nothing is lost.
                 log.info("forms_not_counted", page_id=page_id, reason=error.reason)
                 return counted
-            forms = [form for entry in found.entries if (form := _form(entry))]
+            told = [form for entry in found.entries if (form := _form(entry))]
+            forms = list({form["form_id"]: form for form in told}.values())
             await self._rows.keep_forms(page_id, forms, self._clock())
             counted += len(forms)
             after = found.after
@@ -151,7 +153,7 @@ def _form(entry: object) -> Mapping[str, object] | None:
     status = entry.get("status")
     return {
         "form_id": form_id,
-        "status": status if isinstance(status, str) and status.isascii() else None,
+        "status": status if isinstance(status, str) and status.isascii() and status.isprintable() else None,
         "leads_count": _count(entry.get("leads_count")),
         "expired_leads_count": _count(entry.get("expired_leads_count")) or 0,
     }

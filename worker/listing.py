@@ -70,7 +70,6 @@ class ListingReader:
         self._tokens = tokens
         self._verdicts = verdicts
         self._clock = clock
-        self.under_way: set[str] = set()
         self._rates: dict[str, float] = {}
         self._smaller: dict[str, tuple[int, datetime]] = {}
         self._by_id_until: dict[str, datetime] = {}
@@ -100,15 +99,6 @@ class ListingReader:
         self, page_id: str, ask: ByListing, fields: Sequence[str], lane: Lane
     ) -> tuple[list[Settled], tuple[InFlight, ...]]:
         """Outcomes of what was listed, and the references that are left to be read by id."""
-        self.under_way.add(ask.form_id)
-        try:
-            return await self._read(page_id, ask, fields, lane)
-        finally:
-            self.under_way.discard(ask.form_id)
-
-    async def _read(
-        self, page_id: str, ask: ByListing, fields: Sequence[str], lane: Lane
-    ) -> tuple[list[Settled], tuple[InFlight, ...]]:
         wanted = {r.leadgen_id: r for r in ask.references}
         settled: list[Settled] = []
         calls = 0

@@ -3,7 +3,7 @@
 Invariant: a fake that keeps a protocol can stand wherever the real neighbour does.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -44,8 +44,10 @@ class Source(Protocol):
 class Reader(Protocol):
     """Reads one ask."""
 
-    def plan(self, page_id: str, references: tuple[InFlight, ...]) -> tuple[Ask, ...]:
-        """How to ask for these references of `page_id`; those that are in no ask have to wait for one under way."""
+    def plan(
+        self, page_id: str, references: tuple[InFlight, ...], listing: Collection[str] = ()
+    ) -> tuple[Ask, ...]:
+        """How to ask for these references of `page_id`; those of forms that are being listed are in no ask."""
 
     async def read(self, page_id: str, ask: Ask, lane: Lane) -> list[tuple[InFlight, Outcome]]:
         """An outcome for each reference, and for leads (`unasked`) that came along."""

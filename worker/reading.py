@@ -7,7 +7,7 @@ every reference that goes in comes out with exactly one outcome, whatever Graph 
 
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Final, Protocol
 
@@ -81,13 +81,15 @@ class LeadReader:
         self._reduced_until: dict[str, datetime] = {}
         self._refusals: Counter[str] = Counter()
 
-    def plan(self, page_id: str, references: tuple[InFlight, ...]) -> tuple[Ask, ...]:
-        """What to ask for these references of `page_id`; none for those of forms that are being listed."""
+    def plan(
+        self, page_id: str, references: tuple[InFlight, ...], listing: Collection[str] = ()
+    ) -> tuple[Ask, ...]:
+        """What to ask for these references of `page_id`; none for those of forms in `listing`, which is under way."""
         return plan(
             references,
             rate_of=self._listings.rate_of,
             tight=self._listings.is_tight(page_id),
-            listing=self._listings.under_way,
+            listing=listing,
             by_id_only=self._listings.not_worth_it(),
         )
 

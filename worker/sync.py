@@ -18,7 +18,7 @@ from typing import Final
 
 import structlog
 
-from worker.asks import Ask, ById
+from worker.asks import Ask, ById, ByListing
 from worker.batches import InFlight, PageQueues
 from worker.budget.policy import Lane
 from worker.errors import LedgerUnavailable, StoreUnavailable
@@ -83,6 +83,8 @@ class Run:
         self._clock = clock
         self._stop = stop
         self._queues = PageQueues()
+        self._listing: set[str] = set()
+        self._arrived: set[str] = set()
         self._in_flight: dict[str, list[InFlight]] = {}
         self._wary: deque[InFlight] = deque()
         self._apart: set[str] = set()
@@ -219,10 +221,13 @@ class Run:
 
     def _start_next(self, page_id: str) -> bool:
         """Start the next ask of a Page; false where all of it has to wait for one that is under way."""
-        # A listing may have brought some of them meanwhile.
-        queued = self._queues.take(page_id, PLAN_LIMIT)
-        queued = tuple(r for r in queued if r.leadgen_id in self._in_flight)
-        asks = self._reader.plan(page_id, queued)
+        # A listing may have brought some of them meanwhile; they are done once that is committed.
+        queued = tuple(
+            r
+            for r in self._queues.take(page_id, PLAN_LIMIT)
+            if r.leadgen_id in self._in_flight and r.leadgen_id not in self._arrived
+        )
+        asks = self._reader.plan(page_id, queued, self._listing)
         first = {r.leadgen_id for r in asks[0].references} if asks else frozenset()
         self._queues.put_back(r for r in queued if r.leadgen_id not in first)
         if asks:
@@ -257,6 +262,9 @@ class Run:
 
     def _start(self, page_id: str, ask: Ask) -> None:
         call = asyncio.create_task(self._read(page_id, ask))
+        if isinstance(ask, ByListing):
+            self._listing.add(ask.form_id)
+            call.add_done_callback(lambda _: self._listing.discard(ask.form_id))
         self._calls[call] = monotonic()
         self._calling[page_id] += 1
         # A call that hangs marks its Page while it hangs, not when it ends.
@@ -281,6 +289,7 @@ class Run:
             )
             at = self._clock() + FAULT_AGAIN
             settled = [(r, Retry(at, "internal_error", r.attempts + 1)) for r in ask.references]
+        self._arrived.update(r.leadgen_id for r, outcome in settled if isinstance(outcome, Stored))
         self._settled.put_nowait(settled)
 
     async def _read_alone(self, page_id: str, ask: Ask) -> list[tuple[InFlight, Outcome]]:
@@ -321,8 +330,8 @@ class Run:
         failures = 0
         while not self._abandoned:
             try:
-                settled = await self._without_known(settled)
-                await self._store.settle(settled, self._clock())
+                kept = await self._without_known(settled)
+                await self._store.settle(kept, self._clock())
             except StoreUnavailable as error:
                 self._store_is_up.clear()
                 if failures == 0:
@@ -331,19 +340,28 @@ class Run:
                 failures += 1
                 continue
             self._store_is_up.set()
-            self._count(settled)
+            self._count(kept)
+            # Of those that were not kept there is a row, so whoever is in flight for one is done as well.
             await self._done([reference for reference, _ in settled])
             return
 
     async def _without_known(self, settled: list[tuple[InFlight, Outcome]]) -> list[tuple[InFlight, Outcome]]:
-        """A listing brings leads along that nobody asked for: of those, keep what is not stored yet."""
-        along = [r.leadgen_id for r, _ in settled if r.unasked]
-        if not along:
+        """A listing brings leads along that nobody asked for: of those, keep what is not stored yet.
+
+        One whose reference is in flight here is that reference's, and beats whatever else became of it.
+        """
+        if not any(r.unasked for r, _ in settled):
             return settled
-        states = await self._store.known(along)
+        outcomes: dict[str, tuple[InFlight, Outcome]] = {}
+        for reference, outcome in settled:
+            known = self._in_flight.get(reference.leadgen_id) if reference.unasked else None
+            former = outcomes.get(reference.leadgen_id)
+            if former is None or not isinstance(former[1], Stored):
+                outcomes[reference.leadgen_id] = (known[0] if known else reference, outcome)
+        along = [r.leadgen_id for r, _ in outcomes.values() if r.unasked]
+        states = await self._store.known(along) if along else {}
         ended = {leadgen_id for leadgen_id, state in states.items() if state in ("stored", "erased")}
-        asked = {r.leadgen_id for r, _ in settled if not r.unasked}
-        return [(r, o) for r, o in settled if not r.unasked or r.leadgen_id not in ended | asked]
+        return [(r, outcome) for i, (r, outcome) in outcomes.items() if not (r.unasked and i in ended)]
 
     def _count(self, settled: Sequence[tuple[InFlight, Outcome]]) -> None:
         for reference, outcome in settled:
@@ -362,6 +380,7 @@ class Run:
     async def _done(self, references: Sequence[InFlight]) -> None:
         finished = [r for reference in references for r in self._in_flight.pop(reference.leadgen_id, [])]
         self._apart.difference_update(r.leadgen_id for r in references)
+        self._arrived.difference_update(r.leadgen_id for r in references)
         self._moved.set()
         try:
             await self._source.done(finished)

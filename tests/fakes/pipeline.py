@@ -6,7 +6,7 @@ They check what must never happen as it happens: `done` before the store has com
 import asyncio
 import random
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -146,7 +146,9 @@ class FakeReader:
     dice: random.Random | None = None
     brings: dict[str, tuple[InFlight, ...]] = field(default_factory=dict)
 
-    def plan(self, page_id: str, references: tuple[InFlight, ...]) -> tuple[Ask, ...]:
+    def plan(
+        self, page_id: str, references: tuple[InFlight, ...], listing: Collection[str] = ()
+    ) -> tuple[Ask, ...]:
         return tuple(
             ById(references[start : start + BATCH_LIMIT]) for start in range(0, len(references), BATCH_LIMIT)
         )

@@ -685,6 +685,221 @@ def test_the_longest_overdue_row_is_known_but_not_a_parked_page_s(on_store: Any)
     on_store(scenario)
 
 
+def held(until: datetime, reason: str = "budget") -> Snooze:
+    """The budget's refusal of a whole Page."""
+    return Snooze(until, reason, whole_page=True)
+
+
+def test_nothing_of_a_held_page_is_leased_until_its_moment(on_store: Any) -> None:
+    """One refusal holds everything that waits for its Page, and nothing that waits for another."""
+
+    async def scenario(world: World) -> None:
+        await world.wait([*some(20), *some(20, OTHER_PAGE, 100)])
+        await world.settle((in_flight(50), held(at(60))))
+        assert {r.page_id for r in await world.lease(at(59))} == {OTHER_PAGE}
+        assert await world.lease(at(59)) == ()
+        assert sorted(ids(await world.lease(at(60))), key=int) == [*map(str, range(1, 21)), "50"]
+
+    on_store(scenario)
+
+
+def test_who_meets_the_hold_of_its_page_keeps_its_place(on_store: Any) -> None:
+    """A refused row is as long overdue as before, so that after the hold the oldest go first."""
+
+    async def scenario(world: World) -> None:
+        for n, ago in ((1, 30), (2, 500), (3, 90)):
+            await world.wait([in_flight(n)], due=at(-ago))
+        leased = await world.lease()
+        assert {r.leadgen_id: r.due_at for r in leased} == {"1": at(-30), "2": at(-500), "3": at(-90)}
+        await world.settle(*((r, held(at(60))) for r in leased), now=at(5))
+        await world.settle((in_flight(4), held(at(60))), now=at(6))
+        assert [(await world.row(n))["due_at"] for n in (1, 2, 3, 4)] == [at(-30), at(-500), at(-90), at(6)]
+        in_turn = [(await world.lease(at(60), room=1))[0].leadgen_id for _ in range(4)]
+        assert in_turn == ["2", "3", "1", "4"]
+
+    on_store(scenario)
+
+
+def test_rows_due_at_the_same_moment_go_by_when_they_were_first_seen(on_store: Any) -> None:
+    """What a refusal made due at once is read in the order in which it was announced."""
+
+    async def scenario(world: World) -> None:
+        order = [3, 1, 5, 2, 4]
+        await world.settle(
+            *((in_flight(n, first_seen_at=at(10 * i - 100)), held(at(60))) for i, n in enumerate(order))
+        )
+        in_turn = [int((await world.lease(at(60), per_page=1))[0].leadgen_id) for _ in order]
+        assert in_turn == order
+
+    on_store(scenario)
+
+
+def test_a_live_reference_that_is_refused_is_due_in_its_place(on_store: Any) -> None:
+    """A hold is the Page's: the row of a live reference begins due now, one that is snoozed alone due later."""
+
+    async def scenario(world: World) -> None:
+        await world.settle((in_flight(1), held(at(600))), (in_flight(2), Snooze(at(600), "page_slow")))
+        assert [(await world.row(n))["due_at"] for n in (1, 2)] == [NOW, at(600)]
+        assert [(await world.row(n))["reason"] for n in (1, 2)] == ["budget", "page_slow"]
+
+    on_store(scenario)
+
+
+def test_a_snooze_of_one_reference_holds_nobody_else(on_store: Any) -> None:
+    """Whoever waits alone, for a slow Page or an absent ledger, leaves the rest of its Page free to be read."""
+
+    async def scenario(world: World) -> None:
+        await world.wait(some(3))
+        await world.settle((in_flight(9), Snooze(at(600), "page_slow")))
+        assert sorted(ids(await world.lease())) == ["1", "2", "3"]
+
+    on_store(scenario)
+
+
+def test_when_the_next_row_may_be_read_is_known(on_store: Any) -> None:
+    """The earliest row of a Page that is neither parked nor held, or the end of a hold where that comes first."""
+
+    async def scenario(world: World) -> None:
+        assert await world.store.next_due() is None
+        await world.wait(some(2), due=at(-500))
+        assert await world.store.next_due() == at(-500)
+        await world.settle((in_flight(9), held(at(300))))
+        assert await world.store.next_due() == at(300)
+        await world.wait(some(1, OTHER_PAGE, 100), due=at(400))
+        assert await world.store.next_due() == at(300)
+        await world.wait(some(1, OTHER_PAGE, 101), due=at(200))
+        assert await world.store.next_due() == at(200)
+        await world.store.park(OTHER_PAGE, "token_refused", NOW)
+        assert await world.store.next_due() == at(300)
+        await world.store.park(PAGE, "token_refused", NOW)
+        assert await world.store.next_due() is None
+
+    on_store(scenario)
+
+
+def test_a_row_that_is_due_after_its_page_s_hold_is_next_due_then(on_store: Any) -> None:
+    """A hold that ends first does not make a row due before its own moment."""
+
+    async def scenario(world: World) -> None:
+        leased = await world.leased(in_flight(1))
+        await world.settle((leased, Retry(at(300), "graph_unavailable", 1)))
+        await world.settle((in_flight(2), held(at(60))))
+        await world.sql("delete from leadgen where leadgen_id = '2'")
+        assert await world.store.next_due() == at(300)
+        assert await world.lease(at(299)) == ()
+
+    on_store(scenario)
+
+
+@pytest.mark.parametrize("until", [at(30), at(3_600)])
+def test_a_newer_hold_replaces_an_older_one(on_store: Any, until: datetime) -> None:
+    """The budget's last word counts, be it sooner or later than the one before."""
+
+    async def scenario(world: World) -> None:
+        await world.settle((in_flight(1), held(at(60))))
+        await world.settle((in_flight(2), held(until, "throttled_page")))
+        (page,) = await world.sql("select held_until, held_reason from pages")
+        assert (page["held_until"], page["held_reason"]) == (until, "throttled_page")
+        before = min(59.0, (until - NOW).total_seconds() - 1)
+        assert await world.lease(at(before)) == ()
+        assert len(await world.lease(until)) == 2
+
+    on_store(scenario)
+
+
+def test_a_lead_that_arrives_meanwhile_does_not_end_a_hold(on_store: Any) -> None:
+    """A hold is about calls, so what a call still brought says nothing against it; a park it ends."""
+
+    async def scenario(world: World) -> None:
+        await world.store.park(PAGE, "token_refused", NOW)
+        await world.settle((in_flight(1), held(at(60))), (in_flight(2), Stored(a_lead(2))))
+        assert await world.store.parked([PAGE]) == frozenset()
+        assert await world.lease(at(59)) == ()
+        assert ids(await world.lease(at(60))) == ["1"]
+
+    on_store(scenario)
+
+
+def test_how_long_a_held_page_s_rows_could_have_been_read_counts_from_the_hold_s_end(on_store: Any) -> None:
+    """A row under a hold is not overdue, and after it only since the hold was over."""
+
+    async def scenario(world: World) -> None:
+        await world.wait(some(1), due=at(-500))
+        await world.wait(some(1, OTHER_PAGE, 9), due=at(-20))
+        await world.settle((in_flight(2), held(at(60))))
+        assert await world.store.oldest_overdue(at(59)) == at(-20)
+        await world.store.park(OTHER_PAGE, "token_refused", NOW)
+        assert await world.store.oldest_overdue(at(59)) is None
+        assert await world.store.oldest_overdue(at(100)) == at(60)
+
+    on_store(scenario)
+
+
+def test_a_lead_read_in_part_keeps_its_place_under_a_hold(on_store: Any) -> None:
+    """The next full reading of a stored lead waits with its Page and stays due."""
+
+    async def scenario(world: World) -> None:
+        await world.settle((in_flight(1), Stored(a_lead(1, in_part=True))))
+        due = (await world.row(1))["due_at"]
+        (leased,) = await world.lease(due)
+        assert leased.in_part
+        await world.settle((leased, held(due.replace(microsecond=7))), now=due)
+        row = await world.row(1)
+        assert (row["state"], row["in_part"], row["due_at"]) == ("stored", True, due)
+
+    on_store(scenario)
+
+
+def test_people_see_until_when_a_row_waits(on_store: Any) -> None:
+    """The view of what waits shows the later of a row's own moment and the end of its Page's hold."""
+
+    async def scenario(world: World) -> None:
+        await world.wait([in_flight(1)], due=at(10))
+        await world.wait([in_flight(2)], due=at(900))
+        await world.wait([in_flight(3, OTHER_PAGE)], due=at(10))
+        await world.settle((in_flight(4), held(at(60))))
+        rows = await world.sql("select leadgen_id, due_at from waiting order by 1")
+        assert [row["due_at"] for row in rows] == [at(60), at(900), at(10), at(60)]
+
+    on_store(scenario)
+
+
+def test_who_waits_keeps_when_its_lead_was_created(on_store: Any) -> None:
+    """What the webhook said of a lead's creation is with its row, so that a listing may bring it later."""
+
+    async def scenario(world: World) -> None:
+        await world.settle((in_flight(1, created_time=at(-77)), held(at(60))))
+        (leased,) = await world.lease(at(60))
+        assert (leased.created_time, leased.form_id) == (at(-77), in_flight(1).form_id)
+        await world.settle((replace(leased, created_time=None), Retry(at(90), "graph_unavailable", 1)))
+        (again,) = await world.lease(at(90))
+        assert again.created_time == at(-77)
+        bare = Lead.from_graph({"id": "1", "field_data": []}, leadgen_id="1", in_part=False)
+        fresh = Lead.from_graph({"id": "2", "field_data": []}, leadgen_id="2", in_part=False)
+        await world.settle((again, Stored(bare)), (in_flight(2, created_time=at(-5)), Stored(fresh)))
+        assert [(await world.row(n))["created_time"] for n in (1, 2)] == [at(-77), at(-5)]
+
+    on_store(scenario)
+
+
+def test_a_lead_that_came_along_begins_or_ends_a_row(on_store: Any) -> None:
+    """Whom a listing brought unasked is stored where nothing was, where somebody waits, and where one was given up."""
+
+    async def scenario(world: World) -> None:
+        await world.settle(
+            (in_flight(1, received_at=at(-9)), held(at(600))), (in_flight(2), DeadLetter("not_visible"))
+        )
+        brought = [InFlight.listed(str(n), PAGE, "12312312312", NOW) for n in (1, 2, 3)]
+        await world.settle(*((r, Stored(a_lead(r.leadgen_id))) for r in brought))
+        rows = [await world.row(n) for n in (1, 2, 3)]
+        assert [row["state"] for row in rows] == ["stored"] * 3
+        assert [row["source"] for row in rows] == ["webhook", "webhook", "listing"]
+        assert [row["received_at"] for row in rows] == [at(-9), NOW, None]
+        assert await world.lease(at(10**6)) == ()
+
+    on_store(scenario)
+
+
 def test_a_refused_token_parks_its_page_once(on_store: Any, capsys: pytest.CaptureFixture[str]) -> None:
     """Fifty references that meet a refused token are one alarm, and all of them wait."""
 

@@ -1,11 +1,13 @@
 """References in flight: queued by Page, taken in order, none lost and none twice."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.fakes.leads import OTHER_PAGE, PAGE, a_reference, in_flight
+from tests.fakes.time import NOW
 from worker.batches import InFlight, PageQueues, halves
 
 MANY = tuple(in_flight(n) for n in range(1, 8))
@@ -24,6 +26,70 @@ def test_an_entry_keeps_its_ids_and_when_it_was_received() -> None:
     assert (taken.leadgen_id, taken.page_id, taken.ad_id, taken.entry_id) == ("5", PAGE, "9", b"7-0")
     assert taken.received_at == taken.first_seen_at == received
     assert (taken.attempts, taken.turn, taken.source, taken.crashes) == (0, None, "webhook", 2)
+
+
+RECEIVED = 1_793_000_000
+HOUR, DAY = 3_600, 86_400
+
+
+@pytest.mark.parametrize(
+    ("created", "is_plausible"),
+    [
+        (RECEIVED, True),
+        (RECEIVED - 36 * HOUR, True),
+        (RECEIVED - 90 * DAY, True),
+        (RECEIVED - 91 * DAY, True),
+        (RECEIVED - 93 * DAY, False),
+        (RECEIVED + HOUR, True),
+        (RECEIVED + HOUR + 1, False),
+        (RECEIVED * 1_000, False),
+        (99_999_999_999_999, False),
+        (0, False),
+        (None, False),
+    ],
+)
+def test_a_moment_of_creation_that_cannot_be_is_none(created: int | None, is_plausible: bool) -> None:
+    """A lead is announced within 90 days of its creation and no more than a clock's fault before it."""
+    reference = a_reference("5", created_time=created, received_at=RECEIVED * 1_000 + 500)
+    taken = InFlight.from_entry(reference, b"7-0")
+    expected = datetime.fromtimestamp(created or 0, UTC) if is_plausible else None
+    assert taken.created_time == expected
+
+
+@given(st.none() | st.integers(0, 10**14 - 1), st.integers(0, 10**14 - 1))
+def test_no_moment_of_an_entry_raises(created: int | None, received: int) -> None:
+    """Whatever 14 digits a webhook says, the reference is taken, and its moment of creation is near its receipt."""
+    taken = InFlight.from_entry(a_reference("5", created_time=created, received_at=received), b"7-0")
+    if taken.created_time is not None:
+        assert timedelta(days=-92) <= taken.created_time - taken.first_seen_at <= timedelta(hours=1)
+
+
+def test_a_lead_that_came_along_is_nobody_s_reference() -> None:
+    """Whom a listing brought unasked has neither entry nor lease nor webhook, and is first seen now."""
+    along = InFlight.listed("5", PAGE, "77", NOW)
+    assert (along.leadgen_id, along.page_id, along.form_id, along.first_seen_at) == ("5", PAGE, "77", NOW)
+    assert (along.entry_id, along.turn, along.received_at, along.source) == (None, None, None, "listing")
+    assert along.unasked
+    assert not in_flight(5).unasked
+
+
+def test_what_is_put_back_comes_first_and_in_its_order() -> None:
+    """References that were looked at and not read keep their place ahead of those that came later."""
+    queues = filled(*MANY)
+    taken = queues.take(PAGE, 5)
+    queues.put_back((taken[1], taken[3], taken[4]))
+    assert queues.take(PAGE, 50) == (taken[1], taken[3], taken[4], *MANY[5:])
+
+
+def test_a_page_whose_queue_was_emptied_is_named_again() -> None:
+    """Where all that a Page had is put back, the Page is offered for reading again; nothing put back names none."""
+    queues = filled(*MANY, in_flight(9, OTHER_PAGE))
+    taken = queues.take(PAGE, 50)
+    queues.put_back(())
+    assert queues.pages() == (OTHER_PAGE,)
+    queues.put_back(iter(taken))
+    assert queues.pages() == (OTHER_PAGE, PAGE)
+    assert queues.take(PAGE, 50) == MANY
 
 
 def test_the_oldest_come_first_and_no_more_than_asked() -> None:
@@ -70,7 +136,10 @@ def test_everything_put_in_comes_out_once_and_in_order(puts: list[tuple[int, int
         number += count
         queues.put(references)
         put.setdefault(str(page), []).extend(references)
-        out.setdefault(str(page), []).extend(queues.take(str(page), most))
+        taken = queues.take(str(page), most)
+        kept = len(taken) // 2
+        queues.put_back(taken[kept:])
+        out.setdefault(str(page), []).extend(taken[:kept])
     assert len(queues) == number - sum(map(len, out.values())) == len(list(queues))
     for page in queues.pages():
         while batch := queues.take(page, most):

@@ -201,6 +201,39 @@ def test_meta_says_in_minutes_when_it_lets_us_in(minutes: tuple[int, ...], expec
     assert error.until == NOW + expected
 
 
+def told(kind: str, minutes: float) -> Usage:
+    return Usage("7", kind, 100, 1, 1, minutes)
+
+
+@pytest.mark.parametrize(
+    ("code", "usages", "minutes"),
+    [
+        (80_005, (told("leadgen", 3), told("app", 20), told("ads_management", 60)), 3),
+        (80_005, (told("app", 20), told("leadgen", 3), told("pages", 4)), 4),
+        (4, (told("leadgen", 30), told("app", 2)), 2),
+        (80_004, (told("leadgen", 30), told("ads_insights", 7)), 7),
+        (80_005, (told("leadgen", 0), told("app", 20)), 20),
+        (80_005, (told("instagram", 9), told("app", 20)), 20),
+        (17, (told("leadgen", 30), told("app", 40)), 40),
+    ],
+)
+def test_the_wait_of_the_scope_that_was_closed_wins(
+    code: int, usages: tuple[Usage, ...], minutes: float
+) -> None:
+    """Of several waits the longest of the throttled scope's own counts; where none is its own, the longest of all."""
+    error = fault(code, usages=usages)
+    assert isinstance(error, Throttled)
+    assert error.regain == timedelta(minutes=minutes)
+    assert error.until == NOW + timedelta(minutes=minutes)
+
+
+def test_where_meta_names_no_wait_none_is_made_up() -> None:
+    """The budget backs off by itself: what Meta did not say is not handed on as its word."""
+    error = fault(80_005, usages=(told("leadgen", 0),))
+    assert isinstance(error, Throttled)
+    assert (error.regain, error.until) == (None, NOW + UNTOLD_REGAIN)
+
+
 @pytest.mark.parametrize("code", ["190", "80005", "100"])
 def test_a_code_may_come_as_text(code: str) -> None:
     """A code in quotes is the same code."""

@@ -165,6 +165,25 @@ def test_calls_that_were_not_granted_go_back_into_the_block() -> None:
     assert desk.reserved == [10]
 
 
+def test_what_may_have_been_given_back_is_spent_by_nobody() -> None:
+    """When the word that a former block was given back is lost, none of its calls is granted after it."""
+    desk = Desk(Granted(1, 0, (), 4_000))
+    desk.ask(1)
+    desk.ask(1)  # of a block of 10
+    reserve = desk.memory.reserve
+
+    async def loses(*told: Any, **named: Any) -> int:
+        await reserve(*told, **named)
+        raise StoreUnavailable("told")
+
+    desk.memory.reserve = loses  # type: ignore[method-assign]
+    with pytest.raises(StoreUnavailable):
+        desk.ask(10)
+    desk.memory.reserve = reserve  # type: ignore[method-assign]
+    desk.ask(1)
+    assert desk.reserved == [1, 1, 10, 10]
+
+
 def test_a_lost_answer_leaves_its_calls_spent() -> None:
     """They may have been granted; the memory must not say less than the ledger."""
     desk = Desk(Granted(1, 0, (), 4_000), Granted(1, 0, (), 4_000), LedgerUnavailable("told"), Unknown("e"))

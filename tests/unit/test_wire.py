@@ -25,14 +25,19 @@ from worker.errors import (
 from worker.graph.usage import APP_HEADER, BUSINESS_HEADER
 from worker.graph.wire import (
     BATCH_LIMIT,
+    FORM_COUNT_FIELDS,
     FULL_FIELDS,
     REDUCED_FIELDS,
     GraphAnswer,
     GraphRequest,
     LeadsRead,
+    ResultPage,
     appsecret_proof,
+    forms_request,
     lead_request,
+    leads_request,
     read_answer,
+    read_result_page,
 )
 
 TOKEN = "EAABtoken"
@@ -308,3 +313,145 @@ def test_an_answer_without_an_id_is_asked_for_again(body: bytes) -> None:
     """A 200 that holds no lead says nothing of the lead: it is no reason to give it up."""
     with pytest.raises(GraphUnavailable):
         read(body, ["1"])
+
+
+def listed(after: str | None = None, fields: tuple[str, ...] = FULL_FIELDS) -> GraphRequest:
+    return leads_request(
+        "77", 1_000, 1_060, fields, limit=500, after=after, version="v26.0", token=TOKEN, proof=PROOF
+    )
+
+
+def counted(after: str | None = None) -> GraphRequest:
+    return forms_request("88", limit=100, after=after, version="v26.0", token=TOKEN, proof=PROOF)
+
+
+def result_page(body: Any, *, status: int = 200, **headers: str) -> ResultPage:
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return read_result_page(
+        GraphAnswer(status, {name.replace("_", "-"): v for name, v in headers.items()}, raw), NOW
+    )
+
+
+@pytest.mark.parametrize("fields", [FULL_FIELDS, REDUCED_FIELDS])
+def test_a_form_s_leads_are_listed_between_two_seconds(fields: tuple[str, ...]) -> None:
+    """A listing is a GET of the form's leads, created at `since` or later and before `until`, with its fields."""
+    request = listed(fields=fields)
+    query = dict(request.query)
+    assert (request.method, request.path, request.form) == ("GET", "/v26.0/77/leads", ())
+    assert json.loads(query.pop("filtering")) == [
+        {"field": "time_created", "operator": "GREATER_THAN_OR_EQUAL", "value": 1_000},
+        {"field": "time_created", "operator": "LESS_THAN", "value": 1_060},
+    ]
+    assert query == {"fields": ",".join(fields), "limit": "500", "appsecret_proof": PROOF}
+    assert request.token == TOKEN
+
+
+def test_a_page_s_forms_are_listed_with_their_counts() -> None:
+    """Forms are asked for with what a limit follows from: how many leads they had and how many are gone."""
+    request = counted()
+    assert (request.method, request.path, request.form) == ("GET", "/v26.0/88/leadgen_forms", ())
+    assert dict(request.query) == {
+        "fields": ",".join(FORM_COUNT_FIELDS),
+        "limit": "100",
+        "appsecret_proof": PROOF,
+    }
+    assert {"id", "leads_count", "expired_leads_count"} <= set(FORM_COUNT_FIELDS)
+    assert request.token == TOKEN
+
+
+@pytest.mark.parametrize("build", [listed, counted])
+def test_a_cursor_is_in_the_request_where_there_is_one(build: Any) -> None:
+    """The first result page names no cursor, each later one the cursor before it, and nothing else differs."""
+    first, later = build(), build("QVFI==")
+    assert "after" not in dict(first.query)
+    assert dict(later.query) == {**dict(first.query), "after": "QVFI=="}
+
+
+@pytest.mark.parametrize("build", [listed, counted])
+def test_a_listing_s_url_holds_no_token(build: Any) -> None:
+    """The token of a listing goes into a header; neither URL nor repr shows it."""
+    request = build("QVFI")
+    assert TOKEN not in request.path + str(request.query) + repr(request)
+
+
+def test_a_result_page_is_its_entries_and_a_cursor() -> None:
+    """Entries come as they are, in their order; the cursor is Meta's own; usage is read beside them."""
+    usage = '{"7":[{"type":"leadgen","call_count":9}]}'
+    body = {
+        "data": [graph_lead("2"), graph_lead("1"), None],
+        "paging": {
+            "cursors": {"before": "b4", "after": "QVFI"},
+            "next": f"https://evil/?access_token={TOKEN}",
+        },
+    }
+    found = result_page(body, **{BUSINESS_HEADER: usage})
+    assert found.entries == (graph_lead("2"), graph_lead("1"), None)
+    assert found.after == "QVFI"
+    assert [u.call_count for u in found.usages] == [9]
+
+
+@pytest.mark.parametrize(
+    "paging",
+    [
+        None,
+        {},
+        [],
+        "x",
+        {"cursors": {"before": "a", "after": "b"}},
+        {"cursors": {"after": "b"}, "next": None},
+        {"cursors": {"after": "b"}, "next": ""},
+        {"cursors": {"after": "b"}, "previous": "https://x"},
+    ],
+)
+@pytest.mark.parametrize("entries", [[], [{"id": "1"}]])
+def test_a_listing_ends_where_no_next_is(paging: object, entries: list[object]) -> None:
+    """Meta gives a cursor on the last result page too: only an absent `next` ends a listing."""
+    assert result_page({"data": entries, "paging": paging}) == ResultPage(tuple(entries), None, ())
+    assert result_page({"data": entries}).after is None
+
+
+def test_an_empty_result_page_may_go_on() -> None:
+    """A result page that filters left nothing of says that there is more, and is believed."""
+    assert result_page({"data": [], "paging": {"cursors": {"after": "b"}, "next": "https://x"}}).after == "b"
+
+
+@pytest.mark.parametrize(
+    "cursors", [None, {}, [], {"after": None}, {"after": ""}, {"after": 5}, {"before": "b"}]
+)
+def test_a_listing_that_goes_on_from_nowhere_may_pass(cursors: object) -> None:
+    """`next` without a cursor is no end: believing one would lose whatever comes after."""
+    with pytest.raises(GraphUnavailable):
+        result_page({"data": [{"id": "1"}], "paging": {"cursors": cursors, "next": "https://x"}})
+
+
+@pytest.mark.parametrize("body", [None, [], 5, "x", {}, {"data": None}, {"data": {}}, {"id": "5"}])
+def test_what_is_no_listing_may_pass(body: object) -> None:
+    """An answer without a list of entries is no empty result page."""
+    with pytest.raises(GraphUnavailable):
+        result_page(body)
+
+
+@pytest.mark.parametrize("status", [200, 400, 500])
+def test_an_error_of_a_listing_is_raised(status: int) -> None:
+    """A listing's error is what the codes say, with the wait that its own headers tell."""
+    usage = '{"7":[{"type":"leadgen","estimated_time_to_regain_access":11}]}'
+    with pytest.raises(Throttled) as told:
+        result_page({"error": THROTTLED, "data": []}, status=status, **{BUSINESS_HEADER: usage})
+    assert (told.value.until - NOW).total_seconds() == 11 * 60
+    with pytest.raises(RequestRefused):
+        result_page({"error": {"code": 100, "message": "x"}}, status=status)
+
+
+def test_a_result_page_s_repr_tells_no_lead() -> None:
+    """What was listed shows no answer when it is printed."""
+    assert "ann@" not in repr(result_page({"data": [graph_lead("5")]}))
+
+
+@given(st.binary(max_size=20) | ODD | st.fixed_dictionaries({"data": ODD, "paging": ODD}))
+def test_no_listing_raises_anything_else(body: Any) -> None:
+    """Whatever comes is a result page, or one error of the tree."""
+    try:
+        found = result_page(body)
+    except LeadSyncError:
+        return
+    assert found.after is None or found.after
