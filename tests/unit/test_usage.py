@@ -8,7 +8,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worker.graph.usage import ACCOUNT_HEADER, APP_HEADER, BUSINESS_HEADER, Usage, read_usage
@@ -152,6 +152,7 @@ def test_missing_headers_give_nothing() -> None:
     assert read_usage({"content-type": "application/json"}) == ()
 
 
+@settings(deadline=None)
 @given(
     st.text(),
     st.recursive(st.none() | st.floats() | st.text(), lambda x: st.lists(x) | st.dictionaries(st.text(), x)),
