@@ -22,11 +22,16 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 import pytest
 import redis
+from hypothesis import settings
 
 from tests.servers import prepared, running, short_folder
 from worker.embedded import ServerProcess, prepare_postgres, prepare_redis
 from worker.embedded.redis_server import redis_version
 from worker.embedded.server import SERVER_ENVIRONMENT, locked, package_folder, says_version
+
+# A property is not timed: these machines are busy.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 REDIS_DATABASES = itertools.cycle(range(1, 16))
 POSTGRES_DATABASES = itertools.count(1)

@@ -149,9 +149,10 @@ def render(report: Mapping[str, Any]) -> Group:
         return Group(*parts)
     table = Table(
         "Page", "limit", "from", "spent", "live", "waiting", "backfill", "upkeep", "left", "Meta says", "saved",
-        "references wait", "at the latest until", title=f"calls in {_span(report['window_seconds'])}",
+        "references wait", "at the latest until", title=f"calls in {_span(report['window_seconds'])}; times in UTC",
         title_justify="left",
     )  # fmt: skip
+    table.columns[0].no_wrap = True
     for name in ("limit", "spent", "live", "waiting", "backfill", "upkeep", "left", "saved"):
         next(c for c in table.columns if c.header == name).justify = "right"
     for page in pages:
@@ -163,9 +164,9 @@ def _cells(page: Mapping[str, Any]) -> list[str]:
     spent = page.get("spent", {})
     waits = f"{page['waiting']:,}" if page["waiting"] else ""
     if page["parked"]:
-        waits += f" [red]parked: {page['parked']}[/]"
+        waits += f" [red]parked, {page['parked']}[/]"
     elif page["held_reason"]:
-        waits += f" [yellow]{page['held_reason']} until {_clock(page['held_until'])}[/]"
+        waits += f" [yellow]{page['held_reason']}, until {_clock(page['held_until'])}[/]"
     percent = page.get("meta_percent")
     return [
         page["page_id"],
@@ -185,7 +186,7 @@ def _number(value: int | None) -> str:
 
 
 def _clock(text: str | None) -> str:
-    return "" if text is None else datetime.fromisoformat(text).strftime("%m-%d %H:%M:%S UTC")
+    return "" if text is None else datetime.fromisoformat(text).strftime("%m-%d %H:%M")
 
 
 def _span(seconds: float) -> str:

@@ -276,14 +276,14 @@ def replay(
 
 @main.group()
 def pages() -> None:
-    """Look at Pages that are held, and take them up again."""
+    """Look at Pages, and take those up again that are parked."""
 
 
 @pages.command("list")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @_data_dir
 def list_pages(as_json: bool, data_dir: Path) -> None:
-    """List the Pages that are or were held, and what waits for them."""
+    """List the Pages: parked since when and why, held by the budget until when, and what waits for them."""
 
     from worker.runtime import open_store
 
@@ -291,7 +291,7 @@ def list_pages(as_json: bool, data_dir: Path) -> None:
         async with open_store(settings) as store:
             return await store.pages()
 
-    _print_rows(_ask(ask(_settings(data_dir, "DATABASE_URL"))), as_json, empty="no Page was ever held")
+    _print_rows(_ask(ask(_settings(data_dir, "DATABASE_URL"))), as_json, empty="no Page is known yet")
 
 
 @pages.command("unpark")

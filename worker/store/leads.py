@@ -211,7 +211,7 @@ class LeadStore:
         return await self._rows(sql.COUNT_STATES, {})
 
     async def pages(self) -> list[Row]:
-        """The Pages that were ever held."""
+        """The Pages that are known."""
         return await self._rows(sql.LIST_PAGES, {})
 
     async def stored(self, leadgen_ids: Sequence[str]) -> list[Row]:

@@ -276,10 +276,11 @@ from leadgen where leadgen_id = %(id)s
 
 LIST_PAGES: Final = """
 select p.page_id, p.parked_at, p.parked_reason, p.probe_at,
+    case when p.held_until > now() then p.held_until end as held_until,
     (select count(*) from leadgen l where l.page_id = p.page_id and l.state = 'waiting') as waiting
 from pages p order by p.page_id
 """
-"""The Pages that were ever held, and how many references wait for each."""
+"""The Pages that are known, until when the budget holds them, and how many references wait for each."""
 
 STORED: Final = """
 select leadgen_id, page_id, form_id, ad_id, ad_name, adset_id, adset_name, campaign_id, campaign_name, created_time,
