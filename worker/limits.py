@@ -98,11 +98,17 @@ class LimitKeeper:
             for page_id, forms_due in pages:
                 if stop():
                     return
-                if forms_due:
-                    counted = await self.count_forms(page_id)
-                    counts["forms"] += counted
-                await self._budget.refresh(page_id)
-                counts["limits"] += 1
+                try:
+                    if forms_due:
+                        counted = await self.count_forms(page_id)
+                        counts["forms"] += counted
+                    await self._budget.refresh(page_id)
+                    counts["limits"] += 1
+                except (LedgerUnavailable, StoreUnavailable):
+                    raise
+                except Exception as error:
+                    # A fault of ours with one Page; only its type is told.
+                    log.error("limit_failed", page_id=page_id, error=type(error).__name__)
 
         async with asyncio.TaskGroup() as group:
             # A Page whose calls hang holds up one of these, and no other Page.

@@ -7,6 +7,7 @@ on the way is passed on, since the call is paid.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Protocol
 
@@ -35,6 +36,8 @@ log = structlog.get_logger("reading")
 
 CALLS_OF_IDS: Final = 4
 """A listing gives up after so small a part of the calls that its references would cost by id."""
+ASKED_AGAIN: Final = 2
+"""How often a call that was not sent is asked again beyond that."""
 TIGHT_PART: Final = 4
 """Calls are scarce when fewer than so many times of what was asked is left, or after a refusal."""
 TIGHT_FOR: Final = timedelta(minutes=10)
@@ -52,6 +55,16 @@ class Graph(Protocol):
         limit: int, after: str | None,
     ) -> ResultPage:  # fmt: skip
         """One result page of a form's leads."""
+
+
+@dataclass(slots=True)
+class _Found:
+    """What a listing has brought so far, who is still wanted of it, its calls, and whether it was read to its end."""
+
+    settled: list[Settled]
+    wanted: dict[str, InFlight]
+    calls: int = 0
+    whole: bool = False
 
 
 class ListingReader:
@@ -100,43 +113,55 @@ class ListingReader:
     ) -> tuple[list[Settled], tuple[InFlight, ...]]:
         """Outcomes of what was listed, and the references that are left to be read by id."""
         wanted = {r.leadgen_id: r for r in ask.references}
-        settled: list[Settled] = []
-        calls = 0
+        found = _Found([], wanted)
+        ended = await self._list(page_id, ask, fields, lane, found)
+        await self._learn(page_id, ask, found)
+        return found.settled + ended, () if ended else tuple(wanted.values())
+
+    async def _list(
+        self, page_id: str, ask: ByListing, fields: Sequence[str], lane: Lane, found: "_Found"
+    ) -> list[Settled]:
+        """Read result pages into `found`; outcomes of those that are left, where reading by id would end so too."""
+        most = max(1, len(ask.references) // CALLS_OF_IDS)
         after: str | None = None
-        while wanted and calls < max(1, len(ask.references) // CALLS_OF_IDS):
-            left = tuple(wanted.values())
+        for _ in range(most + ASKED_AGAIN):
+            if not found.wanted or found.calls >= most:
+                break
+            left = tuple(found.wanted.values())
             try:
                 answer = await self._budget.request(page_id, 1, lane)
             except (LedgerUnavailable, StoreUnavailable) as error:
-                return settled + self._verdicts.no_grant(left, error), ()
+                return self._verdicts.no_grant(left, error)
             self.answered(page_id, answer)
             if isinstance(answer, Refusal):
-                return settled + self._verdicts.refused(left, answer), ()
-            calls += 1
+                return self._verdicts.refused(left, answer)
             try:
-                found = await self._graph.list_leads(
+                page = await self._graph.list_leads(
                     ask.form_id, ask.since, ask.until, fields, self._tokens.token_for(page_id), answer,
                     limit=self._limit(ask.form_id), after=after,
                 )  # fmt: skip
+            except GrantLapsed:
+                continue  # nothing was sent
             except TooMuchAsked:
+                found.calls += 1
                 if self._limit(ask.form_id) == 1:
                     break
                 self._ask_for_less(ask.form_id)
                 continue
-            except GrantLapsed:
-                continue
             except (NotVisibleYet, PermissionRefused, RequestRefused):
                 # Of the form, the edge or the ad fields; reading by id tells of each lead which.
+                found.calls += 1
                 break
             except LeadSyncError as error:
-                return settled + await self._verdicts.failed(page_id, left, error), ()
-            await self._verdicts.heard(page_id, answer, found.usages)
-            settled += self._sort(page_id, ask, found, wanted, fields)
-            after = found.after
+                return await self._verdicts.failed(page_id, left, error)
+            found.calls += 1
+            await self._verdicts.heard(page_id, answer, page.usages)
+            found.settled += self._sort(page_id, ask, page, found.wanted, fields)
+            after = page.after
             if after is None:
+                found.whole = True
                 break
-        await self._learn(page_id, ask, settled, calls, whole=after is None)
-        return settled, tuple(wanted.values())
+        return []
 
     def _sort(
         self,
@@ -159,18 +184,17 @@ class ListingReader:
                 settled.append((reference, outcome))
         return settled
 
-    async def _learn(
-        self, page_id: str, ask: ByListing, settled: Sequence[Settled], calls: int, *, whole: bool
-    ) -> None:
-        found = sum(not reference.unasked for reference, _ in settled)
-        if whole and settled:
-            self._rates[ask.form_id] = max(USUAL_RATE / 10, len(settled) / (ask.until - ask.since))
-        if found <= calls:
-            self._by_id_until[ask.form_id] = self._clock() + BY_ID_FOR
+    async def _learn(self, page_id: str, ask: ByListing, found: "_Found") -> None:
+        asked = sum(not reference.unasked for reference, _ in found.settled)
+        if found.whole and found.settled:
+            self._rates[ask.form_id] = max(USUAL_RATE / 10, len(found.settled) / (ask.until - ask.since))
+        if asked <= found.calls:
+            if found.calls:
+                self._by_id_until[ask.form_id] = self._clock() + BY_ID_FOR
             return
-        log.info("listing_read", page_id=page_id, form_id=ask.form_id, leads=found, calls=calls)
+        log.info("listing_read", page_id=page_id, form_id=ask.form_id, leads=asked, calls=found.calls)
         try:
-            await self._budget.saved(page_id, found - calls)
+            await self._budget.saved(page_id, asked - found.calls)
         except LedgerUnavailable:
             log.warning("usage_not_noted", page_id=page_id)
 

@@ -243,6 +243,31 @@ def test_a_seed_counts_others_blocks_whole_and_leaves_out_what_is_left_of_ones_o
     assert by_age == {(LIVE, 400): 2, (BACKFILL, 400): 30, (LIVE, 0): 7}
 
 
+def test_a_seed_counts_requests_under_way() -> None:
+    """What was asked of the ledger and not answered yet may have been granted before the ledger forgot it."""
+
+    async def scenario() -> None:
+        desk = Desk(Granted(4, 0, (), 4_000))
+        await desk.granter.refresh(PAGE)
+        request, answered = desk.ledger.request, asyncio.Event()
+
+        async def slowly(*told: Any) -> Answered:
+            await answered.wait()
+            return await request(*told)
+
+        desk.ledger.request = slowly  # type: ignore[method-assign,assignment]
+        under_way = asyncio.create_task(desk.granter.request(PAGE, 4, LIVE))
+        await desk.memory.doors.settle()
+        desk.ledger.request = request  # type: ignore[method-assign]
+        desk.ledger.answers = [Unknown("e"), Granted(1, 0, (), 4_000)]
+        await desk.granter.request(PAGE, 1, LIVE)
+        assert sum(spent.calls for spent in desk.ledger.seeds[0][3]) == 4
+        answered.set()
+        await under_way
+
+    run(scenario())
+
+
 def test_a_ledger_that_forgets_on_and_on_is_given_up() -> None:
     """So many lives in a row are a Redis in trouble, not a Page to wait for."""
     desk = Desk(Unknown("e"))

@@ -609,13 +609,15 @@ def test_who_was_asked_for_is_not_settled_twice_in_one_commit() -> None:
     assert [r.unasked for r, _ in bench.store.settled] == [False, False]
 
 
-def test_a_lead_that_came_along_beats_the_failure_of_its_own_reading() -> None:
-    """Where one call denies a lead and another brings it, in one commit, the lead is stored and not buried."""
-    bench = Bench([in_flight(1), in_flight(2)])
-    bench.reader.outcomes = {"1": DeadLetter("not_visible")}
-    bench.reader.brings = {"2": along(1)}
+@pytest.mark.parametrize(("denied", "brings"), [(1, 51), (51, 1), (1, 2)])
+def test_a_lead_that_came_along_beats_the_failure_of_its_own_reading(denied: int, brings: int) -> None:
+    """Where a lead is denied and brought in one commit, in whichever order, it is stored and not buried."""
+    bench = Bench(some(51))
+    bench.reader.outcomes = {str(denied): DeadLetter("not_visible")}
+    bench.reader.brings = {str(brings): along(denied)}
     bench.run()
-    assert [type(o) for r, o in bench.store.settled if r.leadgen_id == "1"] == [Stored]
+    assert [type(o) for r, o in bench.store.settled if r.leadgen_id == str(denied)] == [Stored]
+    assert bench.store.commits == [51]
 
 
 def test_whose_lead_came_along_keeps_its_webhook() -> None:

@@ -139,8 +139,8 @@ class Window:
 
     @property
     def block_life(self) -> float:
-        """How long calls that were reserved may be spent."""
-        return self.seconds / 96
+        """How long calls that were reserved may be spent; a short window's too outlast a few grants."""
+        return max(self.seconds / 96, 3 * self.life)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@
 --                                              link:<page_id> -> ad account whose throttle this Page's reads have met
 --   4 leadsync:budget:ledger           hash    epoch    a word that no other life of the ledger has
 --                                              clock:<machine>    this clock less the machine's steady one, ms
--- Keys 1 and 2 expire once every call in them has left; a Page has at most 304 buckets of some 30 bytes.
+-- Keys 1 and 2 expire once every call in them has left; of a day a Page has at most 292 buckets of some 30 bytes.
 --
 -- `saved` calls were not needed, `refused` ones were asked for live leads in vain; neither was made.
 -- A bucket's calls leave together, `hold` ms after its end: hold is window + life of a grant + clock jump not noticed.
