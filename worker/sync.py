@@ -30,8 +30,8 @@ log = structlog.get_logger("sync")
 
 WRITE_LIMIT: Final = 500
 """References settled in one commit."""
-PLAN_LIMIT: Final = 2_000
-"""References of one Page looked at together, to see which of them one listing could bring."""
+PLAN_LIMIT: Final = 500
+"""References of one Page looked at together, to see which of them one listing could bring: a result page of them."""
 FOLLOW_SECONDS: Final = 0.25
 """How often to look whether a lead that is read elsewhere has arrived."""
 SLOW_AGAIN: Final = timedelta(seconds=10)
