@@ -193,10 +193,7 @@ class ListingReader:
                 self._by_id_until[ask.form_id] = self._clock() + BY_ID_FOR
             return
         log.info("listing_read", page_id=page_id, form_id=ask.form_id, leads=asked, calls=found.calls)
-        try:
-            await self._budget.saved(page_id, asked - found.calls)
-        except LedgerUnavailable:
-            log.warning("usage_not_noted", page_id=page_id)
+        await self._verdicts.saved(page_id, asked - found.calls)
 
     def _limit(self, form_id: str) -> int:
         limit, until = self._smaller.get(form_id, (RESULT_PAGE_LIMIT, None))

@@ -49,6 +49,9 @@ class Reader(Protocol):
     ) -> tuple[Ask, ...]:
         """How to ask for these references of `page_id`; those of forms that are being listed are in no ask."""
 
+    async def spared(self, page_id: str, leads: int) -> None:
+        """So many leads that came along are stored: nobody has to ask for them any more."""
+
     async def read(self, page_id: str, ask: Ask, lane: Lane) -> list[tuple[InFlight, Outcome]]:
         """An outcome for each reference, and for leads (`unasked`) that came along."""
 

@@ -93,6 +93,10 @@ class LeadReader:
             by_id_only=self._listings.not_worth_it(),
         )
 
+    async def spared(self, page_id: str, leads: int) -> None:
+        """So many references need no call any more, since a listing brought their leads along."""
+        await self._verdicts.saved(page_id, leads)
+
     async def read(self, page_id: str, ask: Ask, lane: Lane) -> list[Settled]:
         """An outcome for each reference of this ask, and for leads that a listing brought along."""
         references, fields = ask.references, self._fields(page_id)

@@ -330,7 +330,7 @@ class Run:
         failures = 0
         while not self._abandoned:
             try:
-                kept = await self._without_known(settled)
+                kept, spared = await self._without_known(settled)
                 await self._store.settle(kept, self._clock())
             except StoreUnavailable as error:
                 self._store_is_up.clear()
@@ -341,17 +341,23 @@ class Run:
                 continue
             self._store_is_up.set()
             self._count(kept)
+            for page_id, leads in spared.items():
+                await self._reader.spared(page_id, leads)
             # Of those that were not kept there is a row, so whoever is in flight for one is done as well.
             await self._done([reference for reference, _ in settled])
             return
 
-    async def _without_known(self, settled: list[tuple[InFlight, Outcome]]) -> list[tuple[InFlight, Outcome]]:
+    async def _without_known(
+        self, settled: list[tuple[InFlight, Outcome]]
+    ) -> tuple[list[tuple[InFlight, Outcome]], Counter[str]]:
         """A listing brings leads along that nobody asked for: of those, keep what is not stored yet.
 
-        One whose reference is in flight here is that reference's, and beats whatever else became of it.
+        One whose reference is in flight here is that reference's, and beats whatever else became of it. Also counts, by
+        Page, those whose references were waiting, here or in the store: each would have cost a call.
         """
+        spared: Counter[str] = Counter()
         if not any(r.unasked for r, _ in settled):
-            return settled
+            return settled, spared
         outcomes: dict[str, tuple[InFlight, Outcome]] = {}
         for reference, outcome in settled:
             known = self._in_flight.get(reference.leadgen_id) if reference.unasked else None
@@ -361,7 +367,14 @@ class Run:
         along = [r.leadgen_id for r, _ in outcomes.values() if r.unasked]
         states = await self._store.known(along) if along else {}
         ended = {leadgen_id for leadgen_id, state in states.items() if state in ("stored", "erased")}
-        return [(r, outcome) for i, (r, outcome) in outcomes.items() if not (r.unasked and i in ended)]
+        unasked = {r.leadgen_id for r, _ in settled if r.unasked} - {
+            r.leadgen_id for r, _ in settled if not r.unasked
+        }
+        for i in unasked:
+            reference, _ = outcomes[i]
+            spared[reference.page_id] += not reference.unasked or states.get(i) == "waiting"
+        kept = [(r, outcome) for i, (r, outcome) in outcomes.items() if not (r.unasked and i in ended)]
+        return kept, +spared
 
     def _count(self, settled: Sequence[tuple[InFlight, Outcome]]) -> None:
         for reference, outcome in settled:

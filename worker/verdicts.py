@@ -71,6 +71,13 @@ class Verdicts:
         except LedgerUnavailable:
             log.warning("usage_not_noted", page_id=page_id)
 
+    async def saved(self, page_id: str, calls: int) -> None:
+        """So many calls were not needed."""
+        try:
+            await self._budget.saved(page_id, calls)
+        except LedgerUnavailable:
+            log.warning("usage_not_noted", page_id=page_id)
+
     def stored(self, reference: InFlight, raw: object, fields: Sequence[str]) -> Outcome:
         """The lead that Graph's JSON describes."""
         try:

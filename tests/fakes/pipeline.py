@@ -141,6 +141,7 @@ class FakeReader:
     hangs: dict[str, float] = field(default_factory=dict)
     batches: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
     calling: Counter[str] = field(default_factory=Counter)
+    sparings: Counter[str] = field(default_factory=Counter)
     most_of_a_page: int = 0
     most_at_once: int = 0
     dice: random.Random | None = None
@@ -152,6 +153,9 @@ class FakeReader:
         return tuple(
             ById(references[start : start + BATCH_LIMIT]) for start in range(0, len(references), BATCH_LIMIT)
         )
+
+    async def spared(self, page_id: str, leads: int) -> None:
+        self.sparings[page_id] += leads
 
     async def read(self, page_id: str, ask: Ask, lane: Lane) -> list[tuple[InFlight, Outcome]]:
         references = ask.references

@@ -142,7 +142,8 @@ def test_what_waits_for_one_form_is_read_by_its_listing(stack: Whole, page: str)
     limit_to(stack, page, 60)
     assert stack.wait_for(lambda: rows_of(stack, page) == {"stored": 600}, 40)
     assert stack.get("calls")["pages"][page]["calls"] < 60
-    assert budget_of(stack, page)["saved"] > 400
+    # Of the window: what was saved leaves it as calls do.
+    assert budget_of(stack, page)["saved"] > 100
     of_page = {i for i, lead in stack.truth().items() if lead["page_id"] == page}
     assert not of_page & stack.differing().keys()
 

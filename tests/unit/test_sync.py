@@ -561,6 +561,7 @@ def test_of_what_came_along_only_the_new_is_written() -> None:
     assert bench.run() == {"stored": 5}
     assert sorted(ids(r for r, _ in bench.store.settled)) == ["1", "71", "72", "74", "75"]
     assert ids(bench.source.finished) == ["1"]
+    assert bench.reader.sparings == {PAGE: 1}  # the one that waited; nobody would have called for the others
 
 
 def test_who_queues_while_its_lead_comes_along_is_done_unread() -> None:
@@ -571,6 +572,7 @@ def test_who_queues_while_its_lead_comes_along_is_done_unread() -> None:
     assert not {str(n) for n in range(101, 401)} & set(bench.reader.read_ids())
     assert sorted(bench.reader.read_ids(), key=int) == [str(n) for n in [*range(1, 101), *range(401, 501)]]
     assert len(bench.source.finished) == 500
+    assert bench.reader.sparings == {PAGE: 300}
 
 
 def test_whose_lead_came_along_before_it_was_taken_is_done_unread() -> None:
