@@ -5,6 +5,7 @@
     redis_6_url     -> a Redis 6.2 that keeps nothing, emptied, for tests that empty it themselves or fill it
     redis_7_url     -> the same of Redis 7 or newer
     postgres_url    -> a database of its own, fresh, dropped afterwards
+    database        -> the same with this version's schema
 
 How these servers are started and ended is in tests/servers.py.
 """
@@ -28,6 +29,7 @@ from tests.servers import prepared, running, short_folder
 from worker.embedded import ServerProcess, prepare_postgres, prepare_redis
 from worker.embedded.redis_server import redis_version
 from worker.embedded.server import SERVER_ENVIRONMENT, locked, package_folder, says_version
+from worker.store.migrate import migrate
 
 # A property is not timed: these machines are busy.
 settings.register_profile("untimed", deadline=None)
@@ -156,10 +158,31 @@ def _emptied(url: str) -> str:
 @pytest.fixture
 def postgres_url(postgres_server: ServerProcess) -> Iterator[str]:
     """A Postgres database that this test has to itself, fresh."""
+    with _database(postgres_server, "template1") as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def migrated(postgres_server: ServerProcess) -> Iterator[str]:
+    """The name of a database with this version's schema, to be copied: migrating takes longer than most tests."""
+    with _database(postgres_server, "template1") as url:
+        migrate(url)
+        yield urlsplit(url).path.removeprefix("/")
+
+
+@pytest.fixture
+def database(postgres_server: ServerProcess, migrated: str) -> Iterator[str]:
+    """A Postgres database that this test has to itself, with this version's schema."""
+    with _database(postgres_server, migrated) as url:
+        yield url
+
+
+@contextmanager
+def _database(server: ServerProcess, template: str) -> Iterator[str]:
     name = f"test_{next(POSTGRES_DATABASES)}"
-    with psycopg.connect(postgres_server.url, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}".encode())
-        yield urlunsplit(urlsplit(postgres_server.url)._replace(path=f"/{name}"))
+    with psycopg.connect(server.url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}".encode())
+        yield urlunsplit(urlsplit(server.url)._replace(path=f"/{name}"))
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
 
 

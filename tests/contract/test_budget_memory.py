@@ -13,7 +13,6 @@ from tests.fakes.budget import Clocks, FakeMemory
 from worker.budget.policy import Lane, Spent
 from worker.errors import StoreUnavailable
 from worker.store.budget import BudgetStore
-from worker.store.migrate import migrate
 
 PAGES, MACHINES = ("7001", "7002"), ("here", "there")
 WINDOW, LIFE, BUCKET = 86_400.0, 900.0, 300.0
@@ -22,14 +21,13 @@ where block_id = %s"""
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_fake_memory_tells_what_postgres_tells(postgres_url: str, seed: int) -> None:
+def test_the_fake_memory_tells_what_postgres_tells(database: str, seed: int) -> None:
     """Given the same blocks, ages by both clocks and gifts back, both say the same was spent."""
-    migrate(postgres_url)
     draw, clocks = random.Random(seed), Clocks()
     fake = FakeMemory(clocks, lambda: StoreUnavailable("told"))
 
     async def scenario() -> None:
-        async with AsyncConnectionPool(postgres_url, min_size=1, open=False, timeout=30) as pool:
+        async with AsyncConnectionPool(database, min_size=1, open=False, timeout=30) as pool:
             real = BudgetStore(pool)
             ids: dict[int, int] = {}
             for number in range(60):

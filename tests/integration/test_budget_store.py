@@ -111,13 +111,6 @@ class World:
 
 
 @pytest.fixture
-def database(postgres_url: str) -> str:
-    """A database with this version's schema."""
-    migrate(postgres_url)
-    return postgres_url
-
-
-@pytest.fixture
 def on_rows(database: str) -> Callable[[Callable[[World], Awaitable[T]]], T]:
     """Runs a scenario on the rows."""
 

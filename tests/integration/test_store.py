@@ -24,7 +24,6 @@ from worker.errors import StoreUnavailable
 from worker.lead import Lead
 from worker.outcomes import DeadLetter, Outcome, Park, Retry, Snooze, Stored
 from worker.store.leads import LeadStore, StoreSettings
-from worker.store.migrate import migrate
 
 T = TypeVar("T")
 SECRET = "ann-hunter2@example.org"
@@ -74,13 +73,6 @@ class World:
         """All that anybody can see of the rows, without the turn that guards them."""
         rows = await self.sql("select * from leadgen order by leadgen_id")
         return [{name: value for name, value in row.items() if name != "turn"} for row in rows]
-
-
-@pytest.fixture
-def database(postgres_url: str) -> str:
-    """A database with this version's schema."""
-    migrate(postgres_url)
-    return postgres_url
 
 
 @pytest.fixture
