@@ -247,7 +247,7 @@ def _print_verdict(verdict: Verdict, calls: Mapping[str, Any], latency: float, c
     table.add_row("leads that the simulated Graph holds", f"{verdict.leads:,}")
     table.add_row("rows in table leads", f"{verdict.stored:,}")
     table.add_row("rows that differ from Graph's answer", f"{len(verdict.wrong):,}")
-    table.add_row("Graph calls counted (one a lead at best)", f"{_counted(calls):,}")
+    table.add_row("Graph calls counted (one a lead, or fewer)", f"{_counted(calls):,}")
     if verdict.latency["p50"] is not None:
         p50, p99 = float(verdict.latency["p50"]), float(verdict.latency["p99"])
         table.add_row("webhook to row, p50 / p99", f"{p50 * 1000:.0f} / {p99 * 1000:.0f} ms")
