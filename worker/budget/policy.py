@@ -198,7 +198,7 @@ def _less_than(told: int) -> int:
 
 
 def block_of(asked: int, limit: int) -> int:
-    """How many calls are reserved at once when `asked` are needed: a crash costs at most a 400th of the limit."""
+    """How many calls are reserved at once when `asked` are needed: these, or a 400th of the limit."""
     return max(asked, min(5_000, limit // 400))
 
 
