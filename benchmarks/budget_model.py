@@ -300,6 +300,13 @@ class CheapMemory:
         blocks.append((self._last, lane, calls, machine, steady, now))
         return self._last
 
+    async def give_back(self, block_id: int, unspent: int) -> None:
+        for blocks in self._blocks.values():
+            for place, block in enumerate(blocks):
+                if block[0] == block_id:
+                    blocks[place] = (block_id, block[1], block[2] - unspent, *block[3:])
+                    return
+
     async def spent(
         self, page_id: str, unspent: Mapping[int, int], *, machine: str, steady: float, window: float,
         life: float, bucket: float,

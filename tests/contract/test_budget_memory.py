@@ -23,7 +23,7 @@ where block_id = %s"""
 @pytest.mark.parametrize("seed", range(3))
 def test_the_fake_memory_tells_what_postgres_tells(database: str, seed: int) -> None:
     """Given the same blocks, ages by both clocks and gifts back, both say the same was spent."""
-    draw, clocks = random.Random(seed), Clocks()
+    draw, gifts, clocks = random.Random(seed), random.Random(seed), Clocks()
     fake = FakeMemory(clocks, lambda: StoreUnavailable("told"))
 
     async def scenario() -> None:
@@ -43,12 +43,16 @@ def test_the_fake_memory_tells_what_postgres_tells(database: str, seed: int) -> 
                 fake_id = await fake.reserve(page, lane, calls, **told, instead_of=given)  # type: ignore[arg-type]
                 given = (ids[given[0]], given[1]) if given else None
                 ids[fake_id] = await real.reserve(page, lane, calls, **told, instead_of=given)  # type: ignore[arg-type]
+                if number % 5 == 4:
+                    back, unspent = gifts.randint(1, number + 1), gifts.choice((1, 7, 60))
+                    await fake.give_back(back, unspent)
+                    await real.give_back(ids[back], unspent)
             clocks.move(3.0)  # no age lies near the end of a bucket or of ten seconds
             async with pool.connection() as connection:
                 for block in fake.blocks:
                     age = clocks.database - block.reserved_at
                     await connection.execute(RESERVED_AT, (age, ids[block.block_id]))
-            unspent = {draw.randint(1, 60): draw.randint(0, 60) for _ in range(10)}
+            left_out = {draw.randint(1, 60): draw.randint(0, 60) for _ in range(10)}
             for page in PAGES:
                 for machine in MACHINES:
                     asked = {
@@ -58,10 +62,10 @@ def test_the_fake_memory_tells_what_postgres_tells(database: str, seed: int) -> 
                         "life": LIFE,
                         "bucket": BUCKET,
                     }
-                    by_fake = await fake.spent(page, unspent, **asked)  # type: ignore[arg-type]
+                    by_fake = await fake.spent(page, left_out, **asked)  # type: ignore[arg-type]
                     by_real = await real.spent(
                         page,
-                        {ids[n]: calls for n, calls in unspent.items()},
+                        {ids[n]: calls for n, calls in left_out.items()},
                         **asked,  # type: ignore[arg-type]
                     )
                     assert len(by_fake) > 5

@@ -207,6 +207,16 @@ class FakeMemory:
 
         return await self.doors.through(step, self.lost)
 
+    async def give_back(self, block_id: int, unspent: int) -> None:
+        async def step() -> None:
+            self.blocks = [
+                replace(block, calls=block.calls - unspent) if block.block_id == block_id else block
+                for block in self.blocks
+                if block.block_id != block_id or block.calls > unspent
+            ]
+
+        await self.doors.through(step, self.lost)
+
     async def spent(
         self, page_id: str, unspent: Mapping[int, int], *, machine: str, steady: float, window: float,
         life: float, bucket: float,

@@ -303,6 +303,19 @@ def test_a_new_block_gives_up_what_its_former_did_not_spend(on_rows: Any, unspen
     on_rows(scenario)
 
 
+@pytest.mark.parametrize(("unspent", "left"), [(4, 6), (10, None), (11, None)])
+def test_a_block_given_back_counts_what_was_spent_of_it(on_rows: Any, unspent: int, left: int | None) -> None:
+    """A block of which no call was made leaves no row behind; the others stay."""
+
+    async def scenario(world: World) -> None:
+        other, block = await world.reserve(3), await world.reserve(10)
+        await world.budget.give_back(block, unspent)
+        rows = await world.sql("select block_id, calls from budget_blocks")
+        assert {row["block_id"]: row["calls"] for row in rows} == {other: 3} | ({block: left} if left else {})
+
+    on_rows(scenario)
+
+
 def test_many_workers_reserve_at_once(on_rows: Any) -> None:
     """Blocks are only added, so that no two workers meet, and all of them count."""
 

@@ -155,13 +155,59 @@ def test_a_block_too_old_for_a_grant_is_left() -> None:
     assert desk.reserved == [1, 1, 10]  # the nine were given back
 
 
-def test_calls_that_were_not_granted_go_back_into_the_block() -> None:
-    """However often a request is refused, nothing is reserved anew; a grant of fewer calls costs those only."""
-    desk = Desk(Refused(60, "app"), Refused(60, "app"), Refused(60, "app"), Granted(2, 0, (), 4_000))
+def test_calls_that_a_closed_scope_refused_go_back_into_the_block() -> None:
+    """However often a request is refused by Meta's throttle, nothing is reserved anew."""
+    desk = Desk(Refused(60, "app"), Refused(60, "app"), Refused(60, "app"), Granted(10, 0, (), 4_000))
     for _ in range(4):
         desk.ask(10)
     assert desk.reserved == [10]
-    desk.ask(8)
+
+
+def test_a_lane_that_found_the_budget_spent_keeps_nothing_reserved() -> None:
+    """After a refusal, or a grant of fewer calls than were asked for, only calls that were granted stay reserved."""
+    desk = Desk(Granted(10, 0, (), 4_000), Refused(60, "budget"), Granted(2, 0, (), 4_000))
+    desk.ask(10)
+    desk.ask(10)
+    assert desk.reserved == [10]
+    desk.ask(10)
+    assert desk.reserved == [10, 2]
+
+
+def test_a_seed_under_way_and_a_gift_back_do_not_both_leave_out_the_same_calls() -> None:
+    """What a seed has left out as unspent is given back only after the seed was read."""
+    desk = Desk(Granted(30, 0, (), 4_000))
+    seeding, spent = asyncio.Event(), desk.memory.spent
+
+    async def slowly(*told: Any, **named: Any) -> Any:
+        seeding.set()
+        for _ in range(9):
+            await asyncio.sleep(0)
+        return await spent(*told, **named)
+
+    async def scenario() -> int:
+        desk.memory.spent = slowly  # type: ignore[method-assign]
+        block = await desk.granter._take(PAGE, BACKFILL, 50)
+        block.left = 20
+        desk.ledger.answers = [Unknown("e"), Granted(1, 0, (), 4_000)]
+        live = asyncio.create_task(desk.granter.request(PAGE, 1, LIVE))
+        await seeding.wait()
+        await desk.granter._give_back(PAGE, BACKFILL, block)
+        await live
+        return sum(one.calls for one in desk.ledger.seeds[0][3] if one.lane is BACKFILL)
+
+    assert run(scenario()) == 30
+    assert desk.reserved[0] == 30
+
+
+def test_a_gift_back_that_the_memory_does_not_take_changes_no_answer() -> None:
+    """The refusal stands; the calls stay reserved, so that a seed says rather too much."""
+    desk = Desk(Refused(60, "budget"))
+
+    async def loses(block_id: int, unspent: int) -> None:
+        raise StoreUnavailable("told")
+
+    desk.memory.give_back = loses  # type: ignore[method-assign]
+    assert isinstance(desk.ask(10), Refusal)
     assert desk.reserved == [10]
 
 

@@ -11,6 +11,7 @@ of its block, by a clock that does not jump.
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Protocol
@@ -20,7 +21,7 @@ import structlog
 
 from worker.budget.ledger import APP_SCOPE, Granted, Ledger, Refused, Unknown, page_scope
 from worker.budget.policy import Answer, Grant, Lane, Limit, Refusal, Spent, Window, block_of, limit_of
-from worker.errors import LedgerUnavailable
+from worker.errors import LedgerUnavailable, StoreUnavailable
 from worker.graph.usage import Usage
 
 log = structlog.get_logger("budget")
@@ -59,6 +60,7 @@ class Memory(Protocol):
         self, page_id: str, lane: Lane, calls: int, *, machine: str, steady: float,
         instead_of: tuple[int, int] | None = None,
     ) -> int: ...  # fmt: skip
+    async def give_back(self, block_id: int, unspent: int) -> None: ...
     async def spent(
         self, page_id: str, unspent: Mapping[int, int], *, machine: str, steady: float, window: float,
         life: float, bucket: float,
@@ -125,10 +127,15 @@ class Granter:
                 case Granted(_, left, on_trial, limit):
                     if page_id not in self._limit_of:
                         self._limit_of[page_id] = Limit(limit, limit, "")
+                    if granted < calls:
+                        await self._give_back(page_id, lane, block)
                     deadline = min(asked_at + self._window.life, block.good_until)
                     return Grant(granted, deadline, left, on_trial)
                 case Refused(seconds, why):
-                    if why != "budget" or not await self._grew(page_id):
+                    if why != "budget":
+                        return self._refusal(page_id, seconds, why)
+                    if not await self._grew(page_id):
+                        await self._give_back(page_id, lane, block)
                         return self._refusal(page_id, seconds, why)
         raise LedgerUnavailable("the ledger forgot the Page again and again; ask again")
 
@@ -198,6 +205,20 @@ class Granter:
                 block = self._blocks[page_id, lane] = _Block(block_id, size, now + self._window.block_life)
             block.left -= calls
             return block
+
+    async def _give_back(self, page_id: str, lane: Lane, block: _Block) -> None:
+        """Nothing is left for this lane, so what its block holds is no longer reserved.
+
+        Else each process that waits would keep a block, and a seed takes what others keep for spent.
+        """
+        async with self._locks[page_id]:  # a seed under way has counted these calls as unspent already
+            if self._blocks.get((page_id, lane)) is block:
+                del self._blocks[page_id, lane]
+            unspent, block.left = block.left, 0
+            if unspent > 0:
+                # Where the memory cannot be told, the answer stands all the same; a seed counts these calls as spent.
+                with suppress(StoreUnavailable):
+                    await self._memory.give_back(block.block_id, unspent)
 
     async def _seed(self, page_id: str, epoch: str) -> None:
         async with self._locks[page_id]:

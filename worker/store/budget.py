@@ -25,6 +25,14 @@ returning block_id
 """
 """Calls that may be made from now on; those of the caller's former block that were not made, will not be."""
 
+GIVE_BACK: Final = """
+with unused as (
+    delete from budget_blocks where block_id = %(block_id)s and calls <= %(unspent)s
+)
+update budget_blocks set calls = calls - %(unspent)s where block_id = %(block_id)s and calls > %(unspent)s
+"""
+"""Calls of a block that were not made and will not be; a block of which none was made is no more."""
+
 SPENT: Final = """
 with block as (
     select lane, calls - coalesce((%(unspent)s::jsonb ->> block_id::text)::integer, 0) as calls,
@@ -163,6 +171,10 @@ class BudgetStore:
             "unspent": unspent,
         }
         return int((await self._rows(RESERVE, block))[0]["block_id"])
+
+    async def give_back(self, block_id: int, unspent: int) -> None:
+        """So many calls of the caller's block were not made and will not be."""
+        await self._rows(GIVE_BACK, {"block_id": block_id, "unspent": unspent})
 
     async def spent(
         self, page_id: str, unspent: Mapping[int, int], *, machine: str, steady: float, window: float,
