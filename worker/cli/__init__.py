@@ -1,0 +1,28 @@
+"""The operator's commands, a file a subject. They unwrap arguments, call what does the work, and print.
+
+Invariant: results go to stdout, everything else to stderr; an error is one line that says what to do, and exit
+status 1, or 2 where the settings or arguments are wrong. No command but `demo` and `export` prints an answer of a
+person, and none a token.
+"""
+
+import click
+
+from worker.cli.budget import budget
+from worker.cli.command import CommandGroup
+from worker.cli.dead_letters import dead_letters
+from worker.cli.pages import pages
+from worker.cli.running import demo, health, migrate, sandbox, schedule, status, up, worker
+
+
+@click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="leadsync")
+def main() -> None:
+    """Every announced Meta lead becomes one row in Postgres.
+
+    `leadsync demo` shows the whole path against a simulated Graph API; `leadsync up` runs it for real with the
+    settings in .env (see .env.example).
+    """
+
+
+for _command in (up, demo, sandbox, worker, schedule, migrate, status, health, dead_letters, pages, budget):
+    main.add_command(_command)

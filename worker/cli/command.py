@@ -1,0 +1,99 @@
+"""What every command needs: the settings of this machine or of a running `up`, an event loop, rows on the screen.
+
+It holds no command. Invariant: an error of leadsync is one line that says what to do, and exit status 1, or 2 where
+settings or arguments are wrong.
+"""
+
+import asyncio
+import dataclasses
+import json
+from collections.abc import Coroutine
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import click
+
+from worker import logs
+from worker.errors import ConfigurationError, LeadSyncError
+from worker.settings import Settings, read_settings
+
+if TYPE_CHECKING:
+    from worker.store.statements import Row
+
+T = TypeVar("T")
+
+DATA_DIR: Final = ".leadsync"
+SERVERS: Final = ("DATABASE_URL", "REDIS_URL")
+data_dir_option = click.option(
+    "--data-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=DATA_DIR,
+    show_default=True,
+    help="Where embedded Redis and Postgres keep their data.",
+)
+
+
+class CommandGroup(click.Group):
+    """Turns leadsync's own errors into one line and an exit status."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ConfigurationError as error:
+            for problem in str(error).splitlines():
+                click.echo(f"leadsync: {problem}", err=True)
+            ctx.exit(2)
+        except LeadSyncError as error:
+            click.echo(f"leadsync: {error}", err=True)
+            ctx.exit(1)
+
+
+def settings_for(data_dir: Path | str, *needed: str) -> Settings:
+    """The settings, with the servers of a running `leadsync up` where none are set."""
+    from worker.stack import remembered
+
+    settings = read_settings()
+    found = remembered(Path(data_dir))
+    settings = dataclasses.replace(
+        settings,
+        database_url=settings.database_url or found.get("DATABASE_URL", ""),
+        redis_url=settings.redis_url or found.get("REDIS_URL", ""),
+    )
+    logs.configure(settings.log_style, "warning")
+    have = {"DATABASE_URL": settings.database_url, "REDIS_URL": settings.redis_url}
+    missing = [name for name in needed if not have[name]]
+    if missing:
+        raise ConfigurationError(
+            "\n".join(
+                f"{name}: is not set, and no `leadsync up` keeps its data in {data_dir}" for name in missing
+            )
+        )
+    return settings
+
+
+def answer_of(work: Coroutine[Any, Any, T]) -> T:
+    return asyncio.run(work)
+
+
+def print_rows(rows: "list[Row]", as_json: bool, *, empty: str) -> None:
+    if as_json:
+        for row in rows:
+            click.echo(json.dumps(row, default=str))
+        return
+    if not rows:
+        click.echo(empty)
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*rows[0])
+    for row in rows:
+        table.add_row(*(cell(value) for value in row.values()))
+    Console().print(table)
+
+
+def cell(value: object) -> str:
+    if isinstance(value, datetime):
+        return value.strftime("%Y-%m-%d %H:%M:%S %Z")
+    return "" if value is None else str(value)

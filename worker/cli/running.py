@@ -1,0 +1,154 @@
+"""Commands that run or watch something: up, demo, sandbox, worker, schedule, migrate, status, health.
+
+They unwrap arguments, call what does the work, and print. What a command needs is imported in it: a health check every
+few seconds should not load all of Celery.
+"""
+
+import dataclasses
+import json
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import click
+
+from worker import logs
+from worker.cli.command import DATA_DIR, SERVERS, answer_of, data_dir_option, settings_for
+from worker.errors import ConfigurationError, LeadSyncError
+from worker.inbox import QUEUES
+from worker.settings import read_settings
+from worker.stream import last_look
+
+
+@click.command()
+@data_dir_option
+def up(data_dir: Path) -> None:
+    """Run everything on this machine: receiver, workers, schedule, and the servers that are missing.
+
+    DATABASE_URL and REDIS_URL are used where they are set; otherwise Redis and Postgres are started here and keep
+    their data in --data-dir. One Ctrl-C ends all of it in order.
+    """
+    from worker.stack import build_stack, remember
+    from worker.supervisor import run as supervise
+
+    settings = read_settings("META_APP_SECRET", "META_VERIFY_TOKEN")
+    with ExitStack() as held:
+        stack = build_stack(settings, data_dir, held=held)
+        remember(stack, data_dir)
+        ready = f"leadsync is up: webhook at {stack.webhook_url}; `leadsync status` tells how it goes"
+        sys.exit(supervise(stack.specs, on_ready=lambda: click.secho(ready, fg="green", err=True)))
+
+
+@click.command()
+@click.option(
+    "--leads", default=500, show_default=True, type=click.IntRange(1, 1_000_000), help="Leads to send."
+)
+@click.option(
+    "--latency", default=0.15, show_default=True, type=click.FloatRange(0, 30), help="Graph's, in seconds."
+)
+@click.option(
+    "--keep", type=click.Path(file_okay=False, path_type=Path), help="Keep data and logs in this folder."
+)
+def demo(leads: int, latency: float, keep: Path | None) -> None:
+    """Show the whole path on this machine, against a simulated Graph API; nothing is left behind.
+
+    Sends signed webhook deliveries (duplicates, sample pings, organic leads, all kinds of letters) through
+    receiver, Redis, Celery and Graph into Postgres, and compares every row with what Graph holds.
+    Exit status 0 only if every lead is there and equal.
+    """
+    from rich.console import Console
+
+    from worker import demo as demonstration
+
+    sys.exit(demonstration.run(leads=leads, latency=latency, keep=keep, console=Console(stderr=False)))
+
+
+@click.command(context_settings={"ignore_unknown_options": True})
+@click.argument("settings", nargs=-1, metavar="[NAME=VALUE]...")
+def sandbox(settings: tuple[str, ...]) -> None:
+    """Serve the simulated Graph API and webhook sender, to develop against.
+
+    NAME=VALUE are its settings, for example `leadsync sandbox port=9900 leads=1000 latency_seconds=0.15`;
+    docs/sandbox.md lists them all.
+    """
+    from sandbox.app import run
+    from sandbox.config import ConfigRefused, from_words
+
+    logs.configure("console", "info")
+    try:
+        config = from_words(settings)
+    except ConfigRefused as error:
+        raise ConfigurationError(str(error)) from None
+    run(config)
+
+
+@click.command()
+@click.option("--queue", "queues", multiple=True, type=click.Choice(QUEUES), help="Work on this queue only.")
+@click.option("--concurrency", type=click.IntRange(1, 64), help="Processes; default WORKER_CONCURRENCY.")
+def worker(queues: tuple[str, ...], concurrency: int | None) -> None:
+    """Run a worker: reads announced leads from Graph and stores them. Ends on SIGTERM, giving work back."""
+    from worker.app import create_app, run_worker
+    from worker.runtime import Family
+    from worker.store.migrate import migrate_when_up
+    from worker.tasks import Tasks
+
+    settings = read_settings(*SERVERS, "META_APP_SECRET")
+    if concurrency is not None:
+        settings = dataclasses.replace(settings, worker_concurrency=concurrency)
+    logs.configure(settings.log_style, settings.log_level)
+    migrate_when_up(settings.database_url)
+    app = create_app(settings)
+    Tasks(app, settings, queues or QUEUES, Family()).register()
+    run_worker(app, settings, queues or QUEUES)
+
+
+@click.command()
+def schedule() -> None:
+    """Run the schedule, which rings for work. Run exactly one."""
+    from worker.app import create_app, run_schedule
+
+    settings = read_settings("REDIS_URL")
+    logs.configure(settings.log_style, settings.log_level)
+    run_schedule(create_app(settings), settings)
+
+
+@click.command()
+def migrate() -> None:
+    """Bring the database's schema up to this version. Workers also do it when they start."""
+    from worker.store.migrate import migrate as migrate_schema
+
+    settings = settings_for(DATA_DIR, "DATABASE_URL")
+    before, after = migrate_schema(settings.database_url)
+    click.echo(f"schema at {after}" + ("" if before == after else f" (was {before or 'empty'})"))
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@data_dir_option
+def status(as_json: bool, data_dir: Path) -> None:
+    """Tell how it goes: what came in, what waits and why, what is dead, who works."""
+    from rich.console import Console
+
+    from worker.status import gather, render
+
+    settings = settings_for(data_dir, *SERVERS)
+    report = answer_of(gather(settings))
+    if as_json:
+        click.echo(json.dumps(report, default=str))
+    else:
+        Console().print(render(report, time.time()))
+
+
+@click.command()
+@click.argument("who", type=click.Choice([*QUEUES, "schedule"]))
+@click.option("--within", default=120, show_default=True, type=click.IntRange(1), help="Seconds.")
+def health(who: str, within: int) -> None:
+    """Exit 0 if the workers of a queue, or the schedule, have lately looked at their work; for health checks."""
+    looked_at = last_look(read_settings("REDIS_URL").redis_url, who)
+    age = None if looked_at is None else time.time() - looked_at
+    if age is None or age > within:
+        raise LeadSyncError(
+            f"{who} has not looked at its work {'yet' if age is None else f'for {age:.0f} s'}"
+        )
+    click.echo(f"{who} looked at its work {age:.0f} s ago")
