@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import structlog
 from aiohttp import web
 
-from sandbox import control
+from sandbox import control, download
 from sandbox.config import SandboxConfig
 from sandbox.parts import Sandbox
 from sandbox.transport import read_request, send
@@ -48,13 +48,13 @@ async def _answer(sandbox: Sandbox, http: web.Request) -> web.StreamResponse:
 
 
 def application(sandbox: Sandbox) -> web.Application:
-    """The routes: /sandbox/... are ours, every other path is Graph's."""
+    """The routes: /sandbox/... are ours, the export file is www.facebook.com's, every other path is Graph's."""
 
     async def answer(http: web.Request) -> web.StreamResponse:
         return await _answer(sandbox, http)
 
     made = web.Application(client_max_size=_MAX_BODY_BYTES, middlewares=[control.refusals])
-    made.add_routes(control.routes(sandbox))
+    made.add_routes([*control.routes(sandbox), *download.routes(sandbox)])
     made.router.add_route("*", "/{path:.*}", answer)
     return made
 

@@ -8,10 +8,20 @@ Invariant: a SandboxConfig that exists is one that can be served.
 
 import dataclasses
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from sandbox.exportfile import (
+    ENCODINGS,
+    FLAGS,
+    SEPARATORS,
+    ZONE,
+    ExportEncoding,
+    ExportFlags,
+    ExportSeparator,
+)
 from sandbox.faults import FaultRule, parse_rules
+from sandbox.ordering import ORDERS, Order
 from sandbox.usage import ROUNDINGS, Rounding
 
 
@@ -72,7 +82,24 @@ class SandboxConfig:
     """How often a result page holds fewer leads than asked although there are more."""
     empty_pages: float = 0.0
     """How often a result page is empty although there are more; the official SDK stops there."""
-    order: typing.Literal["newest_first", "oldest_first"] = "newest_first"
+    order: Order = "newest_first"
+    """Graph does not say in which order it lists leads; `shuffled` is none at all, the same for one walk."""
+    unstable_ties: bool = False
+    """Leads of the same second come in another order from one walk to the next."""
+    cursor_seconds: float | None = None
+    """How long a cursor holds; None is until its lead is deleted."""
+
+    kept_leads: int = 0
+    """So many listed leads are kept as JSON, about a kilobyte each, and listed again at a fraction of the cost."""
+
+    export_encoding: ExportEncoding = "utf-8"
+    export_separator: ExportSeparator = "tab"
+    export_zone: str = "+00:00"
+    """The offset of created_time in the export file."""
+    export_flags: ExportFlags = "digits"
+    """is_organic as 0 and 1, or as true and false."""
+    export_status: bool = False
+    """Some export files end with the columns inbox_url and lead_status."""
 
     visibility_delay: float = 0.0
     """How long after its creation a lead is still unknown to every read."""
@@ -94,14 +121,20 @@ class SandboxConfig:
         wrong += [name for name in _NOT_NEGATIVE if getattr(self, name) < 0]
         wrong += [name for name in ("app_id", "app_secret", "verify_token") if not getattr(self, name)]
         wrong += [name for name in _NOT_NEGATIVE_IF_SET if (getattr(self, name) or 0) < 0]
-        if self.order not in ("newest_first", "oldest_first"):
-            wrong.append("order")
-        if self.usage_rounding not in ROUNDINGS:
-            wrong.append("usage_rounding")
+        wrong += [name for name, choices in _CHOICES.items() if getattr(self, name) not in choices]
+        if not ZONE.match(self.export_zone):
+            wrong.append("export_zone")
         if wrong:
             raise ConfigRefused(f"sandbox settings out of range: {', '.join(wrong)}")
 
 
+_CHOICES: Mapping[str, Sequence[str]] = {
+    "order": ORDERS,
+    "usage_rounding": ROUNDINGS,
+    "export_encoding": ENCODINGS,
+    "export_separator": SEPARATORS,
+    "export_flags": FLAGS,
+}
 _AT_LEAST_ONE = (
     "pages",
     "forms_per_page",
@@ -114,6 +147,7 @@ _AT_LEAST_ONE = (
 _NOT_NEGATIVE = (
     "port",
     "leads",
+    "kept_leads",
     "latency_seconds",
     "jitter_seconds",
     "limit_floor",
@@ -124,7 +158,7 @@ _NOT_NEGATIVE = (
     "visibility_delay",
     "redelivery_span_seconds",
 )
-_NOT_NEGATIVE_IF_SET = ("limit_calls", "app_limit_calls", "ads_limit_calls")
+_NOT_NEGATIVE_IF_SET = ("limit_calls", "app_limit_calls", "ads_limit_calls", "cursor_seconds")
 
 
 def from_words(words: Sequence[str]) -> SandboxConfig:
@@ -154,7 +188,7 @@ def _value(kind: object, text: str) -> object:
         return text.lower() in ("1", "true", "yes", "on")
     if kind is int or kind == int | None:
         return int(text)
-    if kind is float:
+    if kind is float or kind == float | None:
         return float(text)
     if kind == tuple[FaultRule, ...]:
         return parse_rules(text)

@@ -1,26 +1,16 @@
-"""What Graph tells of a lead, a form, a page and an ad: noun -> fields.
+"""What Graph tells of a form, a page and an ad: noun -> fields. Of a lead it is told in leadtext.py.
 
-Fields that do not apply are absent, never null. Which fields a caller sees is decided in graph.py; this
+Fields that do not apply are absent, never null. Which fields a caller sees is decided in reads.py; this
 file always makes all of them.
 
-Invariant: a lead's fields depend on the world's seed and the lead alone, so two reads agree.
+Invariant: nothing here depends on who asks.
 """
 
-import time
 from typing import Final
 
-from sandbox.mixing import mix
-from sandbox.people import field_data, test_data
-from sandbox.world import RETENTION_SECONDS, Ad, Form, Lead, Page, World
+from sandbox.leadtext import graph_time
+from sandbox.world import RETENTION_SECONDS, Ad, Form, Page, World
 
-LEAD_FIELDS: Final = (
-    "id", "created_time", "ad_id", "ad_name", "adset_id", "adset_name", "campaign_id", "campaign_name",
-    "form_id", "field_data", "custom_disclaimer_responses", "is_organic", "platform", "partner_name",
-    "retailer_item_id", "home_listing", "vehicle", "post", "post_submission_check_result",
-)  # fmt: skip
-LEAD_DEFAULTS: Final = ("id", "created_time", "field_data")
-AD_FIELDS: Final = frozenset({"ad_id", "ad_name", "adset_id", "adset_name", "campaign_id", "campaign_name"})
-"""The lead's fields that need ads_management."""
 FORM_FIELDS: Final = (
     "id", "name", "status", "locale", "created_time", "page", "page_id", "questions", "leads_count",
     "expired_leads_count", "organic_leads_count", "privacy_policy_url", "follow_up_action_url",
@@ -34,68 +24,6 @@ PAGE_DEFAULTS: Final = ("id", "name")
 OBJECT_FIELDS: Final = ("id", "name", "adset_id", "campaign_id")
 
 
-def graph_time(unix: int) -> str:
-    """Graph's way to write a time: no colon in the offset."""
-    return time.strftime("%Y-%m-%dT%H:%M:%S+0000", time.gmtime(unix))
-
-
-def lead_fields(world: World, lead: Lead, *, hostile: bool) -> dict[str, object]:
-    """Every field of the lead."""
-    luck = mix(world.seed, 7, lead.number)
-    form = lead.form
-    fields: dict[str, object] = {"id": lead.leadgen_id, "created_time": graph_time(lead.created_time)}
-    if lead.ad is not None:
-        fields |= {
-            "ad_id": lead.ad.ad_id,
-            "ad_name": lead.ad.ad_name,
-            "adset_id": lead.ad.adset_id,
-            "adset_name": lead.ad.adset_name,
-            "campaign_id": lead.ad.campaign_id,
-            "campaign_name": lead.ad.campaign_name,
-        }
-    fields["form_id"] = form.form_id
-    if lead.kind == "test":
-        fields["field_data"] = test_data(form.questions)
-    else:
-        fields["field_data"] = field_data(world.seed, lead.number, form.questions, hostile=hostile)
-    if form.number % 2 == 0:
-        fields["custom_disclaimer_responses"] = _disclaimers(luck)
-    fields["is_organic"] = lead.ad is None
-    fields["platform"] = "ig" if luck % 3 == 0 and lead.kind != "test" else "fb"
-    return fields | _verticals(luck >> 16, lead) if lead.kind != "test" else fields
-
-
-def _disclaimers(luck: int) -> list[dict[str, str]]:
-    return [
-        {"checkbox_key": "optional_1", "is_checked": "1" if luck & 8 else ""},
-        {"checkbox_key": "optional_2", "is_checked": "1" if luck & 16 else ""},
-    ]
-
-
-def _verticals(luck: int, lead: Lead) -> dict[str, object]:
-    """What only some leads carry."""
-    match luck % 24:
-        case 0:
-            return {"partner_name": "Partner & Söhne"}
-        case 1:
-            return {"retailer_item_id": f"SKU-{luck % 10_000:05d}/a"}
-        case 2:
-            return {"vehicle": {"id": str(5_000_000_000 + luck % 1_000), "title": "Škoda Octavia"}}
-        case 3:
-            return {"home_listing": {"id": str(6_000_000_000 + luck % 1_000), "name": "3 Zimmer, Küche, Bad"}}
-        case 4:
-            return {"post": {"id": f"{lead.page_id}_{luck % 1_000_000}"}}
-        case 5:
-            return {
-                "post_submission_check_result": {
-                    "api_call_result": "success",
-                    "api_error_message": "",
-                    "shown_thank_you_page": "default",
-                }
-            }
-    return {}
-
-
 def form_fields(world: World, form: Form, now: float) -> dict[str, object]:
     """Every field of the form."""
     leads = world.count_since(form, 0)
@@ -106,7 +34,7 @@ def form_fields(world: World, form: Form, now: float) -> dict[str, object]:
     fields: dict[str, object] = {
         "id": form.form_id,
         "name": form.name,
-        "status": form.status,
+        "status": world.status_of(form),
         "locale": form.locale,
         "created_time": graph_time(form.created_time),
         "page": {"id": form.page_id, "name": world.page_by_id[form.page_id].name},
@@ -121,19 +49,29 @@ def form_fields(world: World, form: Form, now: float) -> dict[str, object]:
         "block_display_for_non_targeted_viewer": False,
         "is_optimized_for_quality": False,
     }
-    if form.number % 2 == 0:
+    if form.tracking:
+        fields["tracking_parameters"] = [{"key": key, "value": value} for key, value in form.tracking]
+    if form.disclaimers:
         fields["legal_content"] = {
             "id": str(int(form.form_id) + 1),
             "privacy_policy": {"url": "https://example.com/privacy", "link_text": "Privacy"},
             "custom_disclaimer": {
                 "title": "Einwilligung",
-                "checkboxes": [
-                    {"id": "1", "key": "optional_1", "text": "E-mail me", "is_required": False},
-                    {"id": "2", "key": "optional_2", "text": "Call me", "is_required": False},
-                ],
+                "body": {"text": "We keep what you tell us for a year.", "url_entities": []},
+                "checkboxes": [_checkbox(form, 1, "E-mail me"), _checkbox(form, 2, "Call me / text me")],
             },
         }
     return fields
+
+
+def _checkbox(form: Form, place: int, text: str) -> dict[str, object]:
+    return {
+        "id": f"{form.form_id}9{place}",
+        "key": f"optional_{place}",
+        "text": text,
+        "is_required": False,
+        "is_checked_by_default": False,
+    }
 
 
 def page_fields(page: Page, token: str) -> dict[str, object]:

@@ -16,11 +16,12 @@ from itertools import islice
 from aiohttp import web
 
 from sandbox.faults import PlanRefused, parse_rules
+from sandbox.formorders import change_forms, form_json
+from sandbox.given import OrderRefused, number
 from sandbox.journal import LeadRecord
-from sandbox.orders import OrderRefused, create_leads, log_range, number, run_from, set_limits
+from sandbox.orders import create_leads, log_range, run_from, set_limits, truth_numbers
 from sandbox.parts import Sandbox
 from sandbox.wire import plain
-from sandbox.world import Lead
 
 _LINES_A_WRITE = 200
 
@@ -35,6 +36,7 @@ def routes(sandbox: Sandbox) -> list[web.RouteDef]:
         web.get("/sandbox/pages", it.pages),
         web.get("/sandbox/tokens", it.tokens),
         web.get("/sandbox/truth", it.truth),
+        web.post("/sandbox/forms", it.change_forms),
         web.post("/sandbox/leads", it.create_leads),
         web.get("/sandbox/leads", it.lead_records),
         web.get("/sandbox/leads/{leadgen_id}", it.lead_record),
@@ -69,9 +71,7 @@ class _Control:
                 "page_id": page.page_id,
                 "name": page.name,
                 "token": tokens.of_page[page.page_id],
-                "forms": [
-                    {"form_id": form.form_id, "ads": [ad.ad_id for ad in form.ads]} for form in page.forms
-                ],
+                "forms": [form_json(self._sandbox, form) for form in page.forms],
             }
             for page in self._sandbox.world.pages
         ]
@@ -81,17 +81,14 @@ class _Control:
         return _json(self._sandbox.tokens.of_page)
 
     async def truth(self, http: web.Request) -> web.StreamResponse:
-        page_id, form_id, origin = (http.query.get(name) for name in ("page", "form", "origin"))
         world, now = self._sandbox.world, time.time()
-        first = world.historic if origin == "created" else 0
-        end = world.historic if origin == "historic" else len(world)
+        leads = map(world.lead, truth_numbers(self._sandbox, http.query))
+        told = (self._sandbox.graph.reads.rendered.truth(lead) for lead in leads if world.kept(lead, now))
+        return await _send_lines(http, told)
 
-        def told(lead: Lead) -> bool:
-            here = page_id in (None, lead.page_id) and form_id in (None, lead.form.form_id)
-            return here and world.kept(lead, now)
-
-        leads = filter(told, map(world.lead, range(first, end)))
-        return await _lines(http, map(self._sandbox.graph.reads.truth, leads))
+    async def change_forms(self, http: web.Request) -> web.Response:
+        form = change_forms(self._sandbox, await _body(http), time.time())
+        return _json({"page_id": form.page_id, "name": form.name, **form_json(self._sandbox, form)})
 
     async def create_leads(self, http: web.Request) -> web.Response:
         leads = create_leads(self._sandbox, await _body(http), time.time())
@@ -210,10 +207,14 @@ def _json(value: object, status: int = 200) -> web.Response:
 
 
 async def _lines(http: web.Request, values: Iterable[object]) -> web.StreamResponse:
+    return await _send_lines(http, map(plain, values))
+
+
+async def _send_lines(http: web.Request, texts: Iterable[str]) -> web.StreamResponse:
     """JSON lines, a few hundred a write, so that a long list neither fills memory nor holds up Graph."""
     response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
     await response.prepare(http)
-    lines: Iterator[str] = (plain(value) + "\n" for value in values)
+    lines: Iterator[str] = (text + "\n" for text in texts)
     while chunk := "".join(islice(lines, _LINES_A_WRITE)):
         await response.write(chunk.encode())
         await asyncio.sleep(0)

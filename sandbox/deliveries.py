@@ -12,7 +12,7 @@ import hashlib
 import hmac
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from sandbox.wire import encode
@@ -43,6 +43,8 @@ class Announcement:
 
     what: What
     ordinal: int = 0
+    dropped: bool = False
+    """Never delivered, as if Meta had lost it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,8 @@ class Mix:
     count: int
     duplicates: float = 0.0
     """Announcements on top, as a share of `count`."""
+    drop: float = 0.0
+    """Share of the announcements of leads that are never delivered."""
     batch: int = 1
     """Changes a delivery; a delivery never has more than 1,000."""
     vary_batch: bool = False
@@ -68,7 +72,8 @@ class Mix:
 
 
 def plan(mix: Mix) -> Iterator[tuple[Announcement, ...]]:
-    """The deliveries of a run: every lead at least once, and whatever else the mix asks for."""
+    """The deliveries of a run: every lead at least once, and whatever else the mix asks for; with those that are
+    dropped in their places."""
     luck = random.Random(mix.seed)
     line = [(place, Announcement("lead", place)) for place in range(mix.count)]
     extra = round(mix.count * mix.duplicates)
@@ -88,11 +93,15 @@ def plan(mix: Mix) -> Iterator[tuple[Announcement, ...]]:
             line.append((place, Announcement(what, place)))
     shift = _REORDER_WITHIN if mix.reorder else 0
     line.sort(key=lambda pair: pair[0] + (luck.random() * shift if shift else 0))
+    told = [announcement for _, announcement in line]
+    leads = [place for place, announcement in enumerate(told) if announcement.what == "lead"]
+    for place in luck.sample(leads, round(len(leads) * mix.drop)):
+        told[place] = replace(told[place], dropped=True)
     most = max(1, min(mix.batch, MOST_CHANGES))
     start = 0
-    while start < len(line):
+    while start < len(told):
         size = luck.randint(1, most) if mix.vary_batch else most
-        yield tuple(announcement for _, announcement in line[start : start + size])
+        yield tuple(told[start : start + size])
         start += size
 
 

@@ -122,6 +122,14 @@ def unknown_field(field: str, node: str) -> GraphError:
     return parameter(f"Tried accessing nonexisting field ({field}) on node type ({node})")
 
 
+BAD_CURSOR: Final = parameter("Invalid cursor: the after or before cursor is malformed or no longer valid.")
+STALE_CURSORS: Final[Mapping[str, GraphError]] = {
+    "stale_cursor": BAD_CURSOR,
+    "stale_cursor/1": GraphError(500, 1, "The cursor is no longer valid. Please start again without one."),
+    "stale_cursor/33": NOT_THERE,
+}
+"""The ways in which Graph was seen to refuse an old cursor; there is no code of its own for it."""
+
 CATALOG: Final[Mapping[str, GraphError]] = {
     # throttles
     "4": APP_BUSY,

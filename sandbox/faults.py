@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, fields
 from typing import Final
 from zlib import crc32
 
-from sandbox.errors import CATALOG
+from sandbox.errors import CATALOG, STALE_CURSORS
 from sandbox.mixing import share
 
 TRANSPORT: Final = frozenset(
@@ -34,11 +34,18 @@ TRANSPORT: Final = frozenset(
     }
 )
 """Classes that befall a whole HTTP answer. With `"via": "batch"` they befall single batch items instead."""
-BEHAVIOUR: Final = frozenset({"null_items", "not_visible", "ad_fields_refused", "ad_fields_missing"})
-"""Classes that befall one Graph call: a null item; an unknown lead; ad fields refused or left out."""
+BEHAVIOUR: Final = STALE_CURSORS.keys() | {
+    "null_items",
+    "not_visible",
+    "ad_fields_refused",
+    "ad_fields_missing",
+}
+"""Classes that befall one Graph call: a null item; an unknown lead; ad fields refused or left out; a listing's
+cursor that no longer holds."""
 CLASSES: Final = TRANSPORT | BEHAVIOUR | CATALOG.keys()
 
 LEAD_READS: Final = frozenset({"lead", "form_leads", "ad_leads"})
+LISTINGS: Final = frozenset({"form_leads", "ad_leads", "page_forms"})
 KINDS: Final = LEAD_READS | {"batch", "page_forms", "page", "form", "ad", "other"}
 
 
@@ -101,6 +108,8 @@ class Target:
     lead_id: str | None = None
     lead_age: float = 0.0
     via: str = "single"
+    paged: bool = False
+    """Whether it comes with a cursor."""
 
 
 @dataclass(slots=True)
@@ -185,6 +194,8 @@ def _reaches(rule: FaultRule, target: Target) -> bool:
         return target.kind == "lead" and target.lead_age < rule.for_seconds
     if rule.name == "null_items":
         return target.via == "batch"
+    if rule.name in STALE_CURSORS:
+        return target.paged and target.kind in LISTINGS
     if rule.name in BEHAVIOUR:
         return target.kind in LEAD_READS
     if rule.name in TRANSPORT:

@@ -14,10 +14,10 @@ from typing import Final
 
 from sandbox import errors
 from sandbox.config import SandboxConfig
-from sandbox.content import AD_FIELDS
-from sandbox.errors import CATALOG, THROTTLES, GraphError
+from sandbox.errors import CATALOG, STALE_CURSORS, THROTTLES, GraphError
 from sandbox.faults import TRANSPORT, Fault, FaultPlan, Target
 from sandbox.journal import Journal
+from sandbox.leadtext import AD_FIELDS
 from sandbox.meters import Metered, Meters
 from sandbox.mixing import mix
 from sandbox.reads import Asked, Reads
@@ -151,6 +151,8 @@ class Graph:
             return frozenset()
         if fault.name in CATALOG:
             raise GraphRefusal(CATALOG[fault.name].about(_name(asked), self.config.app_id))
+        if fault.name in STALE_CURSORS:
+            raise GraphRefusal(STALE_CURSORS[fault.name].about(_name(asked)))
         if fault.name == "not_visible":
             raise GraphRefusal(errors.NOT_THERE.about(_name(asked)))
         if fault.name == "ad_fields_refused" and AD_FIELDS & set(
@@ -184,7 +186,8 @@ def throttled(fault: Fault, page_id: str | None) -> Usage:
 def _target(asked: Asked, page_id: str | None, request: Request, now: float) -> Target:
     if isinstance(asked.node, Lead):
         return Target("lead", page_id, asked.node.leadgen_id, now - asked.node.made_at, request.via)
-    return Target(asked.kind, page_id, via=request.via)
+    paged = bool(request.params.get("after") or request.params.get("before"))
+    return Target(asked.kind, page_id, via=request.via, paged=paged)
 
 
 def _name(asked: Asked) -> str:

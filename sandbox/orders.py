@@ -8,10 +8,12 @@ Invariant: an order is carried out whole or raises OrderRefused.
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
+from itertools import zip_longest
 from typing import Final
 
 from sandbox.deliveries import VARIANTS, Mix
+from sandbox.given import OrderRefused, limit_of, number, only, share_of, texts, whole
 from sandbox.parts import Sandbox
 from sandbox.sender import Run
 from sandbox.world import KINDS, Form, Kind, Lead
@@ -19,14 +21,10 @@ from sandbox.world import KINDS, Form, Kind, Lead
 _MOST_LEADS: Final = 1_000_000
 
 
-class OrderRefused(ValueError):
-    """An order that cannot be carried out; the message says why."""
-
-
 def create_leads(sandbox: Sandbox, order: Mapping[str, object], now: float) -> list[Lead]:
     """Make the leads that the order asks for, without announcing them."""
-    _only(order, {"count", "page", "pages", "forms", "kind", "created_time", "age_seconds", "visible_in"})
-    count = _whole(order, "count", 1, most=_MOST_LEADS)
+    only(order, {"count", "page", "pages", "forms", "kind", "created_time", "age_seconds", "visible_in"})
+    count = whole(order, "count", 1, most=_MOST_LEADS)
     make = _maker(sandbox, order)
     return [make(number) for number in range(count)]
 
@@ -36,10 +34,10 @@ def set_limits(sandbox: Sandbox, order: Mapping[str, object], now: float) -> Non
 
     They are a Page's and its ad account's, for all Pages unless some are named; `app_limit` is the app's.
     """
-    _only(order, {"page", "pages", "limit", "ads_limit", "app_limit", "reset", "used"})
+    only(order, {"page", "pages", "limit", "ads_limit", "app_limit", "reset", "used"})
     pages = _pages(sandbox, order)
-    limit, ads_limit, app_limit = (_limit(order, name) for name in ("limit", "ads_limit", "app_limit"))
-    used = _whole(order, "used", 0)
+    limit, ads_limit, app_limit = (limit_of(order, name) for name in ("limit", "ads_limit", "app_limit"))
+    used = whole(order, "used", 0)
     meters = sandbox.graph.meters
     if "app_limit" in order:
         meters.set_app_limit(app_limit)
@@ -59,7 +57,7 @@ def set_limits(sandbox: Sandbox, order: Mapping[str, object], now: float) -> Non
 
 def log_range(sandbox: Sandbox, query: Mapping[str, str]) -> tuple[str | None, float]:
     """The Page whose calls are asked for (None: all) and from when on."""
-    _only(query, {"page", "since"})
+    only(query, {"page", "since"})
     if "page" in query:
         _pages(sandbox, query)
     try:
@@ -71,31 +69,52 @@ def log_range(sandbox: Sandbox, query: Mapping[str, str]) -> tuple[str | None, f
     return query.get("page"), since
 
 
+def truth_numbers(sandbox: Sandbox, query: Mapping[str, str]) -> Iterable[int]:
+    """The numbers of the leads whose truth is asked for, in the order in which the world came to know them."""
+    only(query, {"page", "form", "origin"})
+    world = sandbox.world
+    page_id, form_id, origin = (query.get(name) for name in ("page", "form", "origin"))
+    if origin not in (None, "created", "historic"):
+        raise OrderRefused("origin is created or historic")
+    first = world.historic if origin == "created" else 0
+    numbers = range(first, world.historic if origin == "historic" else len(world))
+    if form_id is None and page_id is None:
+        return numbers
+    # By number alone, for a million leads are not made to be left out.
+    ids = {
+        form.form_id
+        for form in world.forms
+        if page_id in (None, form.page_id) and form_id in (None, form.form_id)
+    }
+    return (number for number in numbers if world.form_of(number).form_id in ids)
+
+
 RUN_KEYS: Final = {
     "count", "page", "pages", "forms", "kind", "created_time", "age_seconds", "visible_in", "leads", "batch",
     "vary_batch", "duplicates", "reorder", "variants", "sample_pings", "updates", "other_fields",
-    "changed_fields", "rate", "concurrency", "url", "secret", "seed",
+    "changed_fields", "drop", "rate", "concurrency", "url", "secret", "seed",
 }  # fmt: skip
 
 
 def run_from(sandbox: Sandbox, order: Mapping[str, object]) -> Run:
     """The run that the order asks for; its leads are made while it goes."""
-    _only(order, RUN_KEYS)
+    only(order, RUN_KEYS)
     config = sandbox.config
     leads = _known_leads(sandbox, order)
     make: Callable[[int], Lead] = leads.__getitem__ if leads else _maker(sandbox, order)
     mix = Mix(
-        count=len(leads) if leads else _whole(order, "count", 1, most=_MOST_LEADS),
+        count=len(leads) if leads else whole(order, "count", 1, most=_MOST_LEADS),
         duplicates=number(order, "duplicates"),
-        batch=_whole(order, "batch", 1),
+        drop=share_of(order, "drop"),
+        batch=whole(order, "batch", 1),
         vary_batch=order.get("vary_batch") is True,
         reorder=order.get("reorder") is True,
-        sample_pings=_whole(order, "sample_pings", 0),
-        updates=_whole(order, "updates", 0),
-        other_fields=_whole(order, "other_fields", 0),
-        changed_fields=_whole(order, "changed_fields", 0),
+        sample_pings=whole(order, "sample_pings", 0),
+        updates=whole(order, "updates", 0),
+        other_fields=whole(order, "other_fields", 0),
+        changed_fields=whole(order, "changed_fields", 0),
         variants=_variants(order),
-        seed=_whole(order, "seed", config.seed),
+        seed=whole(order, "seed", config.seed),
     )
     return Run(
         mix=mix,
@@ -103,7 +122,7 @@ def run_from(sandbox: Sandbox, order: Mapping[str, object]) -> Run:
         url=str(order.get("url", config.webhook_url)),
         secret=str(order.get("secret", config.app_secret)),
         rate=number(order, "rate"),
-        concurrency=max(1, _whole(order, "concurrency", config.delivery_concurrency)),
+        concurrency=max(1, whole(order, "concurrency", config.delivery_concurrency)),
     )
 
 
@@ -112,7 +131,7 @@ def _maker(sandbox: Sandbox, order: Mapping[str, object]) -> Callable[[int], Lea
     forms = _forms(sandbox, order)
     kind = _kind(order)
     delay = number(order, "visible_in", sandbox.config.visibility_delay)
-    created_time = _whole(order, "created_time", 0) or None
+    created_time = whole(order, "created_time", 0) or None
     age = number(order, "age_seconds")
 
     def make(ordinal: int) -> Lead:
@@ -128,20 +147,27 @@ def _maker(sandbox: Sandbox, order: Mapping[str, object]) -> Callable[[int], Lea
 
 
 def _forms(sandbox: Sandbox, order: Mapping[str, object]) -> list[Form]:
-    """The forms to fill, so ordered that Pages take turns."""
+    """The forms to fill, so ordered that Pages take turns; none that was archived meanwhile unless it is named."""
     if "forms" in order:
-        ids = _texts(order, "forms")
+        ids = texts(order, "forms")
         unknown = [each for each in ids if each not in sandbox.world.form_by_id]
         if unknown or not ids:
             raise OrderRefused(f"no such forms: {', '.join(unknown)}")
         return [sandbox.world.form_by_id[each] for each in ids]
-    pages = [sandbox.world.page_by_id[each] for each in _pages(sandbox, order)]
-    return [page.forms[place] for place in range(len(pages[0].forms)) for page in pages]
+    world = sandbox.world
+    open_forms = [
+        [form for form in world.page_by_id[page_id].forms if not world.closed(form)]
+        for page_id in _pages(sandbox, order)
+    ]
+    forms = [form for turn in zip_longest(*open_forms) for form in turn if form is not None]
+    if not forms:
+        raise OrderRefused("all forms of these pages are archived")
+    return forms
 
 
 def _pages(sandbox: Sandbox, order: Mapping[str, object]) -> list[str]:
     """The Pages that the order names, or all."""
-    ids = _texts(order, "pages") + _texts(order, "page")
+    ids = texts(order, "pages") + texts(order, "page")
     unknown = [each for each in ids if each not in sandbox.world.page_by_id]
     if unknown:
         raise OrderRefused(f"no such pages: {', '.join(unknown)}")
@@ -150,7 +176,7 @@ def _pages(sandbox: Sandbox, order: Mapping[str, object]) -> list[str]:
 
 def _known_leads(sandbox: Sandbox, order: Mapping[str, object]) -> list[Lead]:
     leads = []
-    for leadgen_id in _texts(order, "leads"):
+    for leadgen_id in texts(order, "leads"):
         lead = sandbox.world.find(leadgen_id) if leadgen_id.isascii() and leadgen_id.isdigit() else None
         if lead is None:
             raise OrderRefused(f"no such lead: {leadgen_id}")
@@ -172,41 +198,7 @@ def _variants(order: Mapping[str, object]) -> tuple[str, ...]:
     given = order.get("variants", False)
     if isinstance(given, bool):
         return VARIANTS if given else VARIANTS[:1]
-    names = tuple(_texts(order, "variants"))
+    names = tuple(texts(order, "variants"))
     if not names or not set(names) <= set(VARIANTS):
         raise OrderRefused(f"variants is true, false or a list of {', '.join(VARIANTS)}")
     return names
-
-
-def _texts(order: Mapping[str, object], name: str) -> list[str]:
-    given = order.get(name, [])
-    if isinstance(given, str | int):
-        return [str(given)]
-    if not isinstance(given, Sequence):
-        raise OrderRefused(f"{name} is a list")
-    return [str(each) for each in given]
-
-
-def _whole(order: Mapping[str, object], name: str, default: int, most: int = 2**53) -> int:
-    given = order.get(name, default)
-    if isinstance(given, bool) or not isinstance(given, int) or not 0 <= given <= most:
-        raise OrderRefused(f"{name} is a whole number from 0 to {most}")
-    return given
-
-
-def _limit(order: Mapping[str, object], name: str) -> int | None:
-    return None if order.get(name) is None else _whole(order, name, 0)
-
-
-def number(order: Mapping[str, object], name: str, default: float = 0.0) -> float:
-    """A number of the order that is not negative."""
-    given = order.get(name, default)
-    if isinstance(given, bool) or not isinstance(given, int | float) or not 0 <= given < float("inf"):
-        raise OrderRefused(f"{name} is a number and not negative")
-    return float(given)
-
-
-def _only(order: Mapping[str, object], known: set[str]) -> None:
-    unknown = sorted(order.keys() - known)
-    if unknown:
-        raise OrderRefused(f"unknown: {', '.join(unknown)}; known: {', '.join(sorted(known))}")

@@ -3,18 +3,24 @@
 Assumes that the caller may: tokens, limits and faults are checked in graph.py before. Raises GraphRefusal
 where Graph would answer with an error.
 
-Invariant: what a read gives of a lead is a selection of `content.lead_fields`, the sandbox's truth.
+Invariant: what a read gives of a lead is a selection of what leadtext.py tells of it, the sandbox's truth.
 """
 
+import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 from urllib.parse import urlencode
 
 from sandbox import content, errors
 from sandbox.config import SandboxConfig
-from sandbox.listing import BAD_CURSOR, Cursor, Listing, Reader, ResultPage, read_cursor
-from sandbox.mixing import share
+from sandbox.leadtext import LEAD_DEFAULTS, LEAD_FIELDS
+from sandbox.listing import Cursor, Reader, ResultPage, read_cursor
+from sandbox.mixing import mix, share
+from sandbox.ordering import Key, Leads, Ordered, Shuffled
+from sandbox.rendered import RenderedLeads
 from sandbox.request import (
     GraphRefusal,
     Request,
@@ -26,7 +32,7 @@ from sandbox.request import (
 )
 from sandbox.tokens import Tokens
 from sandbox.wire import encode
-from sandbox.world import Ad, Form, Lead, Page, World
+from sandbox.world import RETENTION_SECONDS, Ad, Form, Lead, Page, World
 
 Node = Lead | Form | Page | Ad
 
@@ -63,6 +69,8 @@ class Reads:
 
     def __init__(self, world: World, tokens: Tokens, config: SandboxConfig) -> None:
         self._world, self._tokens, self._config = world, tokens, config
+        self.rendered = RenderedLeads(world, hostile=config.hostile_text, kept_leads=config.kept_leads)
+        self._walks = 0
 
     def asked(self, parts: Sequence[str]) -> Asked:
         """What a path without its version names."""
@@ -121,16 +129,12 @@ class Reads:
 
     def lead(self, lead: Lead, wanted: Sequence[str], without: frozenset[str] = frozenset()) -> str:
         """One lead's JSON."""
-        fields = content.lead_fields(self._world, lead, hostile=self._config.hostile_text)
-        for name in without:
-            fields.pop(name, None)
-        chosen = _select(fields, wanted or content.LEAD_DEFAULTS, content.LEAD_FIELDS, "UserLeadGenInfo")
-        return encode(chosen)
+        return self.rendered.lead(lead, _names(wanted), without)
 
     def truth(self, lead: Lead) -> dict[str, object]:
         """Everything about one lead, as the exact list tells it."""
-        fields = content.lead_fields(self._world, lead, hostile=self._config.hostile_text)
-        return {**fields, "page_id": lead.page_id}
+        told: dict[str, object] = json.loads(self.rendered.truth(lead))
+        return told
 
     def _form(self, form: Form, wanted: Sequence[str], now: float) -> dict[str, object]:
         fields = content.form_fields(self._world, form, now)
@@ -144,28 +148,48 @@ class Reads:
         if self._config.reduce_above is not None and asked_limit > self._config.reduce_above:
             raise GraphRefusal(errors.REDUCE)
         within = time_range(params["filtering"]) if params.get("filtering") else TimeRange()
-        listing = Listing(world, form, within)
+        names = _names(wanted_fields(params.get("fields", "")))
+        cursor = self._cursor(params.get("before") or params.get("after"), now)
+        if cursor is not None and cursor.key is not None and world.deleted(cursor.key[1]):
+            # Graph's cursors die with the item that they point at.
+            raise GraphRefusal(errors.BAD_CURSOR)
+        walk = cursor.walk if cursor else self._new_walk()
+        leads = self._in_order(form, within, walk, now)
 
-        def accept(number: int) -> bool:
-            lead = world.lead(number)
-            return (ad is None or lead.ad is ad) and world.readable(lead, now)
+        def accept(key: Key) -> bool:
+            return world.listed(key, now) and (ad is None or world.ad_of(key[1]) is ad)
 
-        reader = Reader(accept, self._config.order == "newest_first", self._shorten)
+        mark = Cursor(None, walk=walk, issued_at=now)
+        reader = Reader(accept, self._config.order == "newest_first", self._shorten, mark)
         limit = min(asked_limit, self._config.max_limit)
-        cursor = self._cursor(params.get("before") or params.get("after"))
         if cursor is not None and params.get("before"):
-            page = reader.before(listing, cursor, limit)
+            page = reader.before(leads, cursor, limit)
         else:
-            page = reader.after(listing, cursor, limit)
-        wanted = wanted_fields(params.get("fields", ""))
-        data = ",".join(self.lead(world.lead(number), wanted, without) for number in page.numbers)
+            page = reader.after(leads, cursor, limit)
+        data = self.rendered.elements(page.numbers, names, without)
         return f'{{"data":[{data}]{_paging(page, request, version)}}}'
 
-    def _cursor(self, opaque: str | None) -> Cursor | None:
-        """The cursor given, if it still holds: Graph's cursors die with the item that they point at."""
+    def _new_walk(self) -> int:
+        """Of one listing from its first result page to its last; 0 where ties are stable."""
+        if not self._config.unstable_ties:
+            return 0
+        self._walks += 1
+        return mix(self._config.seed, 13, self._walks) >> 16 or 1
+
+    def _in_order(self, form: Form, within: TimeRange, walk: int, now: float) -> Leads:
+        if self._config.order == "shuffled":
+            return Shuffled(self._world, form, within)
+        # Those that expired are passed over without being looked at one by one.
+        first = math.floor(now - RETENTION_SECONDS) + 1
+        since = first if within.since is None else max(first, within.since)
+        return Ordered(self._world, form, TimeRange(since, within.until), walk)
+
+    def _cursor(self, opaque: str | None, now: float) -> Cursor | None:
+        """The cursor given, if it still holds."""
         cursor = read_cursor(opaque) if opaque else None
-        if cursor is not None and self._world.deleted(cursor.key[1]):
-            raise GraphRefusal(BAD_CURSOR)
+        most = self._config.cursor_seconds
+        if cursor is not None and most is not None and now - cursor.issued_at > most:
+            raise GraphRefusal(errors.BAD_CURSOR)
         return cursor
 
     def _shorten(self, first: int, limit: int) -> int:
@@ -178,16 +202,19 @@ class Reads:
         params = request.params
         limit = min(whole_number(params, "limit", self._config.default_limit), self._config.max_limit)
         wanted = wanted_fields(params.get("fields", ""))
-        first = page.forms[0].number
-        after = int(read_cursor(params["after"]).key[1]) - first + 1 if params.get("after") else 0
-        shown = page.forms[max(0, after) : max(0, after) + limit]
+        cursor = self._cursor(params.get("after"), now)
+        forms = [
+            form for form in page.forms if cursor is None or cursor.key is None or form.number > cursor.key[1]
+        ]
+        shown = forms[:limit]
         told: dict[str, object] = {"data": [self._form(form, wanted, now) for form in shown]}
         if not shown:
             return encode(told)
         text = encode(told)
         keys = [(form.created_time, form.number) for form in shown]
         more = shown[-1] is not page.forms[-1]
-        result_page = ResultPage((), Cursor(keys[0]), Cursor(keys[-1]), has_next=more, has_previous=False)
+        before, after = Cursor(keys[0], issued_at=now), Cursor(keys[-1], issued_at=now)
+        result_page = ResultPage((), before, after, has_next=more, has_previous=False)
         return f"{text[:-1]}{_paging(result_page, request, version)}}}"
 
 
@@ -211,6 +238,19 @@ def _link(request: Request, version: str, name: str, cursor: str) -> str:
     params = {key: value for key, value in request.params.items() if key not in _NOT_IN_LINKS}
     node = "/".join(split_path(request.path)[1])
     return f"{request.base_url}/{version}/{node}?{urlencode({**params, name: cursor}, errors='replace')}"
+
+
+def _names(wanted: Sequence[str]) -> tuple[str, ...]:
+    """The names of a lead's fields to tell, the id always. Raises GraphRefusal for one that leads do not have."""
+    return _known_names(tuple(wanted))
+
+
+@lru_cache(maxsize=1_024)
+def _known_names(wanted: tuple[str, ...]) -> tuple[str, ...]:
+    for name in wanted:
+        if name not in LEAD_FIELDS:
+            raise GraphRefusal(errors.unknown_field(name, "UserLeadGenInfo"))
+    return tuple(dict.fromkeys((*(wanted or LEAD_DEFAULTS), "id")))
 
 
 def _select(

@@ -47,6 +47,8 @@ class Progress:
     created: int = 0
     announced: int = 0
     """Changes in all deliveries, each delivery counted once."""
+    dropped: int = 0
+    """Announcements that stand in no delivery."""
     deliveries: int = 0
     attempts: int = 0
     accepted: int = 0
@@ -146,12 +148,16 @@ class Sender:
                 if lead is None and announcement.what != "sample" and run.mix.count:
                     lead = made[announcement.ordinal] = run.make(announcement.ordinal)
                     self.progress.created += 1
+                if announcement.dropped:
+                    self.progress.dropped += 1
+                    continue
                 variant = variants[(announced // 7) % len(variants)]
                 changes.append(Change(announcement.what, lead, variant))
                 announced += 1
             if run.rate > 0:
                 await asyncio.sleep(max(0.0, began + announced / run.rate - time.monotonic()))
-            yield self._delivery(run, changes)
+            if changes:
+                yield self._delivery(run, changes)
 
     def _delivery(self, run: Run, changes: list[Change]) -> _Delivery:
         now = time.time()

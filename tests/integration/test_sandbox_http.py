@@ -1,6 +1,8 @@
 """The sandbox over HTTP: Graph's routes, faults on the wire, the control routes."""
 
+import csv
 import http.client
+import io
 import json
 import socket
 import struct
@@ -155,6 +157,63 @@ def test_created_leads_are_in_the_truth_and_can_be_read(served: Served) -> None:
     record = control(served, "GET", f"leads/{ids[0]}")
     assert record["reads"] == 1
     assert record["created_at"] <= record["first_read_at"]
+
+
+def test_a_form_that_appears_is_told_to_everyone(served: Served) -> None:
+    """POST /sandbox/forms makes and archives forms; the list of Pages and Graph tell it at once."""
+    page = control(served, "GET", "pages")["pages"][1]
+    made = control(served, "POST", "forms", {"page": page["page_id"], "copy_of": page["forms"][0]["form_id"]})
+    archived = control(served, "POST", "forms", {"form": made["form_id"], "status": "ARCHIVED"})
+    assert (made["status"], archived["status"]) == ("ACTIVE", "ARCHIVED")
+    assert control(served, "GET", "pages")["pages"][1]["forms"][-1]["form_id"] == made["form_id"]
+    told = requests.get(
+        f"{served.url}/{page['page_id']}/leadgen_forms", headers=bearer(served, 1), timeout=10
+    )
+    assert [form["status"] for form in told.json()["data"]] == ["ACTIVE", "ACTIVE", "ARCHIVED"]
+
+
+EXPORT = "/ads/lead_gen/export_csv/"
+
+
+def test_the_export_file_is_for_those_logged_in(served: Served) -> None:
+    """A token of the form's Page, the user's or a browser's session open it; others are led to the login page."""
+    form = served.sandbox.world.pages[0].forms[0]
+    url, query = f"{served.url}{EXPORT}", {"id": form.form_id, "type": "form"}
+    session = {"session": served.sandbox.tokens.of_user}
+    ways: list[dict[str, Any]] = [
+        {"headers": bearer(served)},
+        {"params": {**query, "access_token": token_of(served.sandbox)}},
+        {"cookies": session},
+    ]
+    for way in ways:
+        answer = requests.get(url, **{"params": query, "timeout": 10, **way})
+        assert answer.content.startswith(b"id\tcreated_time\t")
+    for way in ({}, {"headers": bearer(served, 1)}, {"cookies": {"session": "x"}}):
+        answer = requests.get(url, **{"params": query, "timeout": 10, "allow_redirects": False, **way})
+        assert (answer.status_code, answer.headers["Location"]) == (302, "/login")
+    assert "<html>" in requests.get(url, query, timeout=10).text
+    assert requests.get(url, {"id": "1"}, cookies=session, timeout=10).status_code == 404
+    assert control(served, "GET", "calls")["calls"] == 0
+
+
+def test_the_export_file_holds_what_the_form_lists(served: Served) -> None:
+    """Every lead that the form lists is a line, oldest first; invisible, expired and deleted ones are none."""
+    form = served.sandbox.world.pages[0].forms[0]
+    for order in ({}, {"visible_in": 600}, {"age_seconds": 91 * 86_400}, {"age_seconds": 86_400}):
+        control(served, "POST", "leads", {"forms": [form.form_id], **order})
+    requests.delete(f"{served.url}/{a_lead(served)}", headers=bearer(served), timeout=10)
+    listed = requests.get(
+        f"{served.url}/{form.form_id}/leads",
+        {"limit": "500", "fields": "created_time"},
+        headers=bearer(served),
+        timeout=10,
+    ).json()["data"]
+    query = {"id": form.form_id, "type": "form", "from_date": "0", "to_date": "99999999999"}
+    answer = requests.get(f"{served.url}{EXPORT}", query, headers=bearer(served), timeout=10)
+    lines = list(csv.DictReader(io.StringIO(answer.content.decode(), newline=""), delimiter="\t"))
+    assert {line["id"] for line in lines} == {f"l:{lead['id']}" for lead in listed}
+    assert len(lines) == len(listed)
+    assert [line["created_time"] for line in lines] == sorted(line["created_time"] for line in lines)
 
 
 def test_tokens_are_a_file_for_the_worker(served: Served) -> None:

@@ -1,10 +1,12 @@
 """`python -m sandbox` as a process of its own."""
 
+import os
 import signal
 import socket
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 import requests
@@ -50,6 +52,31 @@ def test_a_signal_ends_it_even_with_answers_held(number: signal.Signals) -> None
     assert "sandbox_stopped" in log
     assert "Traceback" not in log
     assert token not in log
+
+
+def test_long_lists_are_told_in_constant_memory() -> None:
+    """A world of a million tells its truth and its export file as they are read, and holds neither."""
+    process, url = started("pages=1", "forms_per_page=1", "leads=1000000")
+    try:
+        pages = requests.get(f"{url}/sandbox/pages", timeout=10).json()
+        form_id = pages["pages"][0]["forms"][0]["form_id"]
+        export = f"{url}/ads/lead_gen/export_csv/?id={form_id}&access_token={pages['user_token']}"
+        for path in (f"{url}/sandbox/truth?form={form_id}", export):
+            before = held(process.pid)
+            with requests.get(path, stream=True, timeout=60) as told:
+                for _, piece in zip(range(200), told.iter_content(65_536), strict=False):
+                    assert piece
+            assert held(process.pid) - before < 30
+            assert requests.get(f"{url}/sandbox/health", timeout=10).json() == {"ok": True}
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def held(pid: int) -> float:
+    """MB of memory that a process holds."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1_000_000
 
 
 def test_a_bad_setting_is_told_and_nothing_starts() -> None:

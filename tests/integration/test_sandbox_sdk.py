@@ -11,8 +11,8 @@ from facebook_business.api import FacebookAdsApi, FacebookResponse
 from facebook_business.exceptions import FacebookRequestError
 from facebook_business.session import FacebookSession
 
-from sandbox.content import LEAD_FIELDS
 from sandbox.faults import parse_rules
+from sandbox.leadtext import LEAD_FIELDS
 from tests.fakes.sandboxes import Served, serving, token_of
 
 

@@ -142,6 +142,22 @@ def test_a_delivery_is_given_up_when_its_schedule_is_over(served: Served, receiv
     assert (progress["attempts"], progress["given_up"], progress["accepted"]) == (12, 1, 0)
 
 
+def test_a_dropped_announcement_never_arrives_though_its_lead_exists(
+    served: Served, receiver: Receiver
+) -> None:
+    """With `drop` that share of the leads is made and can be read, but no delivery ever names them."""
+    progress = send(served, receiver, done, count=40, batch=3, drop=0.25)
+    assert (progress["created"], progress["dropped"], progress["announced"]) == (40, 10, 30)
+    text = requests.get(f"{served.url}/sandbox/leads", timeout=10).text
+    records = {record["id"]: record for record in map(json.loads, text.splitlines())}
+    lost = {leadgen_id for leadgen_id, record in records.items() if record["pings"] == 0}
+    assert len(lost) == 10
+    assert set(receiver.leads()) == records.keys() - lost
+    assert all(records[leadgen_id]["pinged_at"] is None for leadgen_id in lost)
+    truth = requests.get(f"{served.url}/sandbox/truth", timeout=10).text
+    assert lost < {json.loads(line)["id"] for line in truth.splitlines()}
+
+
 def test_waiting_redeliveries_hold_up_nothing(served: Served, receiver: Receiver) -> None:
     """Deliveries that wait for their next try leave the way free for the others."""
     receiver.statuses = [503] * 30

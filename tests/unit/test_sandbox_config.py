@@ -7,7 +7,8 @@ import pytest
 
 import sandbox as package
 from sandbox.config import ConfigRefused, SandboxConfig, from_words
-from sandbox.orders import OrderRefused, create_leads, run_from, set_limits
+from sandbox.given import OrderRefused
+from sandbox.orders import create_leads, run_from, set_limits, truth_numbers
 from tests.fakes.sandboxes import NOW, made
 
 
@@ -21,8 +22,10 @@ def test_words_become_settings_of_their_type() -> None:
             "require_proof=yes",
             "limit_calls=9",
             'faults={"class":"5xx"}',
+            "cursor_seconds=1.5",
         ]
     )
+    assert config.cursor_seconds == 1.5
     assert (config.port, config.seed, config.latency_seconds) == (0, 5, 0.15)
     assert (config.require_proof, config.limit_calls, config.faults[0].name) == (True, 9, "5xx")
 
@@ -42,6 +45,12 @@ def test_all_bad_words_are_named_at_once() -> None:
         {"app_secret": ""},
         {"order": "random"},
         {"usage_rounding": "up"},
+        {"cursor_seconds": -1.0},
+        {"kept_leads": -1},
+        {"export_encoding": "latin-1"},
+        {"export_separator": ";"},
+        {"export_zone": "CEST"},
+        {"export_flags": "yes"},
         {"app_limit_calls": -1},
         {"hour_seconds": 0},
         {"block_penalty_seconds": -1.0},
@@ -102,6 +111,30 @@ def test_limits_are_set_and_given_back() -> None:
     assert (sandbox.graph.meters.limit(page_id, NOW), sandbox.graph.meters.used(page_id, NOW)) == (3, 2)
     set_limits(sandbox, {"page": page_id, "limit": None, "reset": True}, NOW)
     assert (sandbox.graph.meters.limit(page_id, NOW), sandbox.graph.meters.used(page_id, NOW)) == (4_800, 0)
+
+
+def test_a_drop_is_a_share() -> None:
+    """`drop` beyond the whole is refused before any lead is made."""
+    sandbox = made(leads=0)
+    assert run_from(sandbox, {"count": 4, "drop": 0.5}).mix.drop == 0.5
+    with pytest.raises(OrderRefused):
+        run_from(sandbox, {"count": 4, "drop": 1.5})
+
+
+def test_the_truth_is_told_of_a_page_a_form_or_an_origin() -> None:
+    """What is asked for narrows the truth, and what is not known is refused."""
+    sandbox = made(leads=30)
+    form = sandbox.world.forms[1]
+    lead = sandbox.world.create(form, now=NOW)
+    told = list(truth_numbers(sandbox, {"form": form.form_id}))
+    assert told == [number for number in range(31) if sandbox.world.lead(number).form is form]
+    assert list(truth_numbers(sandbox, {"origin": "created"})) == [lead.number]
+    assert list(truth_numbers(sandbox, {"page": form.page_id, "origin": "created"})) == [lead.number]
+    other = sandbox.world.pages[1].page_id
+    assert list(truth_numbers(sandbox, {"page": other, "form": form.form_id})) == []
+    for query in ({"origin": "nowhere"}, {"pages": other}):
+        with pytest.raises(OrderRefused):
+            truth_numbers(sandbox, query)
 
 
 def test_the_sandbox_knows_nothing_of_the_rest() -> None:

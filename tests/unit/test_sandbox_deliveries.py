@@ -150,6 +150,18 @@ def test_the_signature_vectors_of_the_documentation_hold() -> None:
     }
 
 
+def test_a_share_of_the_announcements_is_dropped() -> None:
+    """`drop` marks that share of the announcements of leads, the same ones for the same seed, and nothing else."""
+    mix = Mix(count=100, drop=0.25, duplicates=0.2, sample_pings=5, updates=5, batch=10, seed=3)
+    told = [announcement for group in plan(mix) for announcement in group]
+    dropped = [announcement for announcement in told if announcement.dropped]
+    assert len(dropped) == 30
+    assert {announcement.what for announcement in dropped} == {"lead"}
+    assert len(told) == 130
+    assert told == [announcement for group in plan(mix) for announcement in group]
+    assert not any(each.dropped for group in plan(Mix(count=100)) for each in group)
+
+
 def test_redelivery_is_at_once_and_then_ever_rarer() -> None:
     """Delays grow and their sum is the span."""
     delays = list(redelivery_delays(129_600))

@@ -39,13 +39,14 @@ def leads_of(sandbox: Sandbox, form: Form, ad: Ad | None = None) -> set[str]:
     limit=st.integers(1, 40),
     short=st.sampled_from([0.0, 0.5, 1.0]),
     empty=st.sampled_from([0.0, 0.5, 1.0]),
-    order=st.sampled_from(["newest_first", "oldest_first"]),
+    order=st.sampled_from(["newest_first", "oldest_first", "shuffled"]),
+    ties=st.booleans(),
 )
 def test_paging_meets_every_lead_once(
-    historic: int, fresh: int, limit: int, short: float, empty: float, order: str
+    historic: int, fresh: int, limit: int, short: float, empty: float, order: str, ties: bool
 ) -> None:
     """Whatever the limit, the order and the gaps, following `next` to its end gives each lead exactly once."""
-    sandbox = made(leads=historic, short_pages=short, empty_pages=empty, order=order)
+    sandbox = made(leads=historic, short_pages=short, empty_pages=empty, order=order, unstable_ties=ties)
     form = sandbox.world.forms[0]
     for number in range(fresh):
         sandbox.world.create(form, now=NOW, created_time=int(NOW) - number // 3 * 86_400)

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from sandbox.content import AD_FIELDS
+from sandbox.leadtext import AD_FIELDS
 from sandbox.world import DAY, RETENTION_SECONDS
 from tests.fakes.sandboxes import NOW, asked, code_of, made, read
 
