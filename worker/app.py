@@ -15,12 +15,26 @@ from celery.signals import setup_logging
 
 from worker import logs
 from worker.doorbell import MESSAGE_EXPIRES_SECONDS
-from worker.inbox import DRAIN_TASK, LIMITS_TASK, LIVE_QUEUE, RESUME_TASK, TIDY_TASK
+from worker.inbox import (
+    BACKFILL_TASK,
+    DEEP_TASK,
+    DISCOVER_TASK,
+    DRAIN_TASK,
+    LIMITS_TASK,
+    LIVE_QUEUE,
+    RECONCILE_TASK,
+    RESUME_TASK,
+    TIDY_TASK,
+)
 from worker.settings import Settings
 
 TIDY_EVERY_SECONDS: Final = 3_600.0
 LIMITS_EVERY_SECONDS: Final = 60.0
 """How often it is looked whether some Page's limit is due."""
+DISCOVER_EVERY_SECONDS: Final = 30.0
+RECONCILE_EVERY_SECONDS: Final = 30.0
+DEEP_EVERY_SECONDS: Final = 600.0
+"""How often it is looked whether some Page's forms, some form, some form in full is due."""
 
 
 def create_app(settings: Settings) -> Celery:
@@ -68,6 +82,16 @@ def _options(settings: Settings) -> dict[str, Any]:
                 "task": LIMITS_TASK,
                 "schedule": min(LIMITS_EVERY_SECONDS, settings.budget_refresh),
             },
+            BACKFILL_TASK: {"task": BACKFILL_TASK, "schedule": settings.ring_every},
+            DISCOVER_TASK: {
+                "task": DISCOVER_TASK,
+                "schedule": min(DISCOVER_EVERY_SECONDS, settings.forms_discover),
+            },
+            RECONCILE_TASK: {
+                "task": RECONCILE_TASK,
+                "schedule": min(RECONCILE_EVERY_SECONDS, settings.reconcile_every),
+            },
+            DEEP_TASK: {"task": DEEP_TASK, "schedule": min(DEEP_EVERY_SECONDS, settings.reconcile_deep)},
         },
         "timezone": "UTC",
     }

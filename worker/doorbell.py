@@ -13,6 +13,9 @@ from typing import Any, Final
 import redis
 
 from worker.inbox import (
+    BACKFILL_BELL,
+    BACKFILL_QUEUE,
+    BACKFILL_TASK,
     BELL,
     BELL_EXPIRES_SECONDS,
     DRAIN_TASK,
@@ -42,6 +45,7 @@ class Bell:
 
 DRAIN_BELL: Final = Bell(BELL, DRAIN_TASK, LIVE_QUEUE)
 RESUME_BELL_OF: Final = Bell(RESUME_BELL, RESUME_TASK, UPKEEP_QUEUE)
+BACKFILL_BELL_OF: Final = Bell(BACKFILL_BELL, BACKFILL_TASK, BACKFILL_QUEUE)
 
 
 class Doorbell:

@@ -31,14 +31,21 @@ PROGRESS: Final = "leadsync:progress"
 """Redis hash queue -> unix ms of the last look that any of its workers took at its work; so too `schedule`."""
 RESUME_BELL: Final = "leadsync:bell:resume"
 """As BELL, for the task that reads the waiting rows."""
+BACKFILL_BELL: Final = "leadsync:bell:backfill"
+"""As BELL, for the task that reads slices of the past."""
 
 LIVE_QUEUE: Final = "live"
+BACKFILL_QUEUE: Final = "backfill"
 UPKEEP_QUEUE: Final = "upkeep"
-QUEUES: Final = (LIVE_QUEUE, UPKEEP_QUEUE)
+QUEUES: Final = (LIVE_QUEUE, BACKFILL_QUEUE, UPKEEP_QUEUE)
 DRAIN_TASK: Final = "leads.drain"
 RESUME_TASK: Final = "leads.resume"
 TIDY_TASK: Final = "leads.tidy"
 LIMITS_TASK: Final = "budget.limits"
+BACKFILL_TASK: Final = "leads.backfill"
+DISCOVER_TASK: Final = "forms.discover"
+RECONCILE_TASK: Final = "leads.reconcile"
+DEEP_TASK: Final = "leads.reconcile_deep"
 
 WIRE_VERSION: Final = "1"
 

@@ -13,6 +13,7 @@ from worker.errors import (
     Blocked,
     LeadSyncError,
     NotVisibleYet,
+    PermissionRefused,
     Throttled,
     TooMuchAsked,
     Transient,
@@ -130,3 +131,36 @@ def outcome_of(
             pause = backoff(policy.transient_first, policy.transient_longest, failed, dice)
             return Retry(now + pause, error.reason, failed + 1)
     raise TypeError(f"{type(error).__name__} says nothing about a reference")
+
+
+LISTING_REFUSED_AGAIN: Final = timedelta(hours=1)
+"""Lead access is granted by people."""
+LISTING_REFUSED_ATTEMPTS: Final = 5
+LISTING_GONE_AGAIN: Final = timedelta(minutes=10)
+LISTING_GONE_ATTEMPTS: Final = 3
+
+
+def listing_outcome_of(
+    error: LeadSyncError, *, attempts: int, now: datetime, policy: RetryPolicy, dice: Callable[[], float]
+) -> Retry | Park | DeadLetter:
+    """What `error` means for a slice whose listing failed `attempts` times in a row before; it is no throttle.
+
+    A refused permission is that of the form or the ad, perhaps: unlike a refused token it holds up its slice alone.
+    """
+    again = attempts + 1
+    match error:
+        case PermissionRefused():
+            if again >= LISTING_REFUSED_ATTEMPTS:
+                return DeadLetter(error.reason)
+            return Retry(now + LISTING_REFUSED_AGAIN, error.reason, again)
+        case Blocked():
+            return Park(error.reason)
+        case NotVisibleYet() | Unreadable():
+            if again >= LISTING_GONE_ATTEMPTS:
+                return DeadLetter(error.reason)
+            return Retry(now + LISTING_GONE_AGAIN, error.reason, again)
+        case _:
+            if again >= policy.transient_attempts:
+                return DeadLetter(error.reason)
+            pause = backoff(policy.transient_first, policy.transient_longest, attempts, dice)
+            return Retry(now + pause, error.reason, again)

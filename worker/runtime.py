@@ -7,14 +7,16 @@ calls after its fork, so no socket is ever shared by two processes.
 import asyncio
 import mmap
 import os
+import random
 import socket
 import struct
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from concurrent.futures import Future
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar
 
@@ -22,23 +24,29 @@ import redis.asyncio as aioredis
 import structlog
 from psycopg_pool import AsyncConnectionPool
 
+from worker.backfill import BackfillRun, WalkLimits
 from worker.budget.granting import Granter, LimitSettings
 from worker.budget.ledger import Ledger
 from worker.budget.policy import Lane, Shares, Window
 from worker.errors import LeadSyncError
+from worker.forms import FormAges, FormFinder
 from worker.graph.client import GraphClient, GraphSettings
-from worker.inbox import LIVE_QUEUE, UPKEEP_QUEUE
-from worker.limits import LimitAges, LimitKeeper
+from worker.inbox import BACKFILL_QUEUE, LIVE_QUEUE, UPKEEP_QUEUE
+from worker.limits import LimitKeeper
 from worker.outcomes import RetryPolicy
 from worker.reading import LeadReader
+from worker.reconcile import Reconciler, ReconcileSettings
 from worker.settings import Settings
 from worker.sources import DueSource, StreamSource
 from worker.steady import machine, steady
+from worker.store.backfills import BackfillStore, LeasedSlice
 from worker.store.budget import BudgetStore
+from worker.store.forms import FormStore
 from worker.store.leads import LeadStore, StoreSettings
 from worker.stream import LeadStream, consumer_name
 from worker.sync import Limits, Run
 from worker.tokens import SettingsTokens
+from worker.walking import SliceWalker
 
 T = TypeVar("T")
 
@@ -47,6 +55,9 @@ log = structlog.get_logger("runtime")
 POOL_SIZE: Final = 4
 FORGET_CONSUMERS_SECONDS: Final = 3_600.0
 CLOSE_SECONDS: Final = 5.0
+QUICK_RUNS_KEPT: Final = timedelta(days=1)
+RUNS_KEPT: Final = timedelta(days=90)
+"""How long backfills that ended are listed; those of the quick reconciliations are many, and the sums of all stay."""
 BLOCKS_KEPT_WINDOWS: Final = 2.0
 """Reserved calls are kept for so many windows, twice what a seed looks at."""
 
@@ -151,6 +162,80 @@ def create_granter(ledger: Ledger, rows: BudgetStore, settings: Settings) -> Gra
     )
 
 
+def create_backfill_store(pool: AsyncConnectionPool, leads: LeadStore, settings: Settings) -> BackfillStore:
+    """The rows of backfills."""
+    return BackfillStore(
+        pool, leads, lease_seconds=settings.lease_seconds, probe_every=settings.parked_probe_every
+    )
+
+
+def create_form_finder(
+    graph: GraphClient, budget: Granter, rows: FormStore, tokens: SettingsTokens, settings: Settings
+) -> FormFinder:
+    """Whoever asks Graph for forms."""
+    ages = FormAges(usual=timedelta(seconds=settings.forms_discover))
+    return FormFinder(graph=graph, budget=budget, rows=rows, tokens=tokens, ages=ages, clock=now)
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What a command needs that begins backfills and looks at them."""
+
+    backfills: BackfillStore
+    form_rows: FormStore
+    forms: FormFinder
+    ledger: Ledger
+    budget: Granter
+    tokens: SettingsTokens
+
+
+@asynccontextmanager
+async def open_desk(settings: Settings) -> AsyncIterator[Desk]:
+    """Rows, ledger and Graph, for a command that begins a backfill and ends."""
+    async with (
+        create_pool(settings, 1) as pool,
+        aioredis.Redis.from_url(settings.redis_url, protocol=2, socket_timeout=5) as client,
+        GraphClient(graph_settings(settings), steady) as graph,
+    ):
+        tokens = SettingsTokens(settings.page_tokens, settings.page_tokens_file)
+        ledger, rows, form_rows = create_ledger(client, settings), BudgetStore(pool), FormStore(pool)
+        budget = create_granter(ledger, rows, settings)
+        yield Desk(
+            create_backfill_store(pool, LeadStore(pool, store_settings(settings)), settings),
+            form_rows,
+            create_form_finder(graph, budget, form_rows, tokens, settings),
+            ledger,
+            budget,
+            tokens,
+        )
+
+
+@asynccontextmanager
+async def open_backfills(settings: Settings) -> AsyncIterator[BackfillStore]:
+    """The rows of backfills, for a command that asks a few questions and ends."""
+    async with create_pool(settings, 1) as pool:
+        yield create_backfill_store(pool, LeadStore(pool, store_settings(settings)), settings)
+
+
+def graph_settings(settings: Settings) -> GraphSettings:
+    """The Graph client's part of the settings."""
+    return GraphSettings(
+        settings.graph_url, settings.graph_version, settings.app_secrets[0], settings.graph_timeout
+    )
+
+
+def reconcile_settings(settings: Settings) -> ReconcileSettings:
+    """Reconciling's part of the settings."""
+    return ReconcileSettings(
+        soonest=timedelta(seconds=settings.reconcile_every),
+        overlap=timedelta(seconds=settings.reconcile_overlap),
+        lag=timedelta(seconds=settings.reconcile_lag),
+        deep=timedelta(seconds=settings.reconcile_deep),
+        read_new_forms=settings.backfill_new_forms,
+        window=Window(settings.budget_window),
+    )
+
+
 class Runtime:
     """One process' loop and neighbours. `run` is called from the process' other threads."""
 
@@ -160,7 +245,7 @@ class Runtime:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="leadsync-loop", daemon=True)
         self._neighbours = AsyncExitStack()
-        self._refreshing: Future[None] | None = None
+        self._besides: dict[str, Future[None]] = {}
         self.pid = os.getpid()
 
     def open(self) -> "Runtime":
@@ -171,8 +256,8 @@ class Runtime:
 
     def close(self) -> None:
         """Close the neighbours and end the loop."""
-        if self._refreshing is not None:
-            self._refreshing.cancel()
+        for running in self._besides.values():
+            running.cancel()
         self.run(self._neighbours.aclose())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(CLOSE_SECONDS)
@@ -190,32 +275,30 @@ class Runtime:
             settings.redis_url, protocol=2, socket_timeout=10, socket_connect_timeout=3, socket_keepalive=True
         )
         self._neighbours.push_async_callback(client.aclose)
-        graph = await self._neighbours.enter_async_context(
-            GraphClient(
-                GraphSettings(
-                    settings.graph_url,
-                    settings.graph_version,
-                    settings.app_secrets[0],
-                    settings.graph_timeout,
-                ),
-                steady,
-            )
-        )
+        graph = await self._neighbours.enter_async_context(GraphClient(graph_settings(settings), steady))
         tokens = SettingsTokens(settings.page_tokens, settings.page_tokens_file)
         self._ledger = create_ledger(client, settings)
         self._budget_store = BudgetStore(pool)
         budget = create_granter(self._ledger, self._budget_store, settings)
         self._limits = LimitKeeper(
+            budget=budget, rows=self._budget_store, age=timedelta(seconds=settings.budget_refresh), clock=now
+        )
+        self._tokens = tokens
+        self._form_store = FormStore(pool)
+        self._forms = create_form_finder(graph, budget, self._form_store, tokens, settings)
+        self._store = LeadStore(pool, store_settings(settings))
+        self._backfills = create_backfill_store(pool, self._store, settings)
+        self._reconciler = Reconciler(self._backfills, reconcile_settings(settings), now)
+        self._walker = SliceWalker(
             graph=graph,
             budget=budget,
-            rows=self._budget_store,
+            store=self._backfills,
             tokens=tokens,
-            ages=LimitAges(
-                timedelta(seconds=settings.budget_refresh), timedelta(seconds=settings.budget_count_forms)
-            ),
+            policy=_policy(settings),
             clock=now,
+            dice=random.random,
+            stop=self._family.is_stopping,
         )
-        self._store = LeadStore(pool, store_settings(settings))
         self._stream = LeadStream(
             client,
             consumer_name(socket.gethostname(), os.getpid()),
@@ -252,8 +335,43 @@ class Runtime:
         source = DueSource(self._store, self._stream, now, drain_seconds=self._settings.drain_seconds)
         return await self._run(source, Lane.WAITING, slow_page_calls=2)
 
+    async def backfill(self) -> Counter[str]:
+        """Walk the slices of the past that are due."""
+        await self._stream.progress(BACKFILL_QUEUE)
+        run: BackfillRun[LeasedSlice] = BackfillRun(
+            store=self._backfills,
+            walk=self._walker.walk,
+            limits=WalkLimits(
+                slices=self._settings.backfill_slices_per_process,
+                per_page=self._settings.backfill_slices_per_page,
+                lease_seconds=self._settings.lease_seconds,
+            ),
+            clock=now,
+            stop=self._family.is_stopping,
+            alive=lambda: self._stream.progress(BACKFILL_QUEUE),
+        )
+        return await run.run()
+
+    async def reconcile(self) -> dict[str, int]:
+        """Begin the comparisons of forms that are due, those first of which a webhook came without its ids."""
+        # Their leads are as old as the announcement: by then the lag is over for them.
+        wanted = await self._stream.reconcile_wanted(time.time() - self._settings.reconcile_lag)
+        counts = await self._reconciler.reconcile(tuple(wanted))
+        taken_up = (
+            self._reconciler.taken_up
+        )  # not those of parked Pages, or of Pages whose forms are not known yet
+        await self._stream.reconcile_begun(
+            {page_id: at for page_id, at in wanted.items() if page_id in taken_up}
+        )
+        return counts
+
+    async def reconcile_deep(self) -> dict[str, int]:
+        """Begin the full comparisons that are due."""
+        return await self._reconciler.reconcile_deep()
+
     async def tidy(self) -> dict[str, int]:
-        """Forget what is long over: consumers of ended processes, reserved calls, what Meta said of scopes."""
+        """Forget what is long over: consumers, reserved calls, what Meta said of scopes, runs that ended."""
+        await self._backfills.forget(now(), quick=QUICK_RUNS_KEPT, others=RUNS_KEPT)
         return {
             "consumers_forgotten": await self._stream.forget_consumers(FORGET_CONSUMERS_SECONDS),
             "blocks_forgotten": await self._budget_store.forget_blocks(
@@ -263,25 +381,37 @@ class Runtime:
         }
 
     def refresh_limits(self) -> None:
-        """Work out the limits that are due, beside whatever else this process does: it may wait for slow Pages."""
-        if self._refreshing is None or self._refreshing.done():
-            self._refreshing = asyncio.run_coroutine_threadsafe(self._refresh_limits(), self._loop)
+        """Work out the limits that are due, beside whatever else this process does."""
+        self._beside("limits", self._limits.run)
 
-    async def _refresh_limits(self) -> None:
+    def discover_forms(self) -> None:
+        """List the forms of Pages that are due, beside whatever else this process does: it may wait for slow Pages."""
+        self._beside("forms", self._discover)
+
+    async def _discover(self, stop: Callable[[], bool]) -> dict[str, int]:
+        await self._backfills.know_pages(self._tokens.page_ids(), now())
+        return await self._forms.run(stop)
+
+    def _beside(self, what: str, work: Callable[[Callable[[], bool]], Awaitable[dict[str, int]]]) -> None:
+        running = self._besides.get(what)
+        if running is None or running.done():
+            self._besides[what] = asyncio.run_coroutine_threadsafe(self._told(what, work), self._loop)
+
+    async def _told(self, what: str, work: Callable[[Callable[[], bool]], Awaitable[dict[str, int]]]) -> None:
         ends_at = time.monotonic() + self._settings.drain_seconds
         try:
-            counts = await self._limits.run(lambda: self._family.is_stopping() or time.monotonic() > ends_at)
+            counts = await work(lambda: self._family.is_stopping() or time.monotonic() > ends_at)
         except ExceptionGroup as group:
             # A fault of ours shows by its type only: its text may quote an answer.
             for error in group.exceptions:
                 told = str(error) if isinstance(error, LeadSyncError) else type(error).__name__
-                log.warning("limits_not_refreshed", error=told)
+                log.warning("not_refreshed", what=what, error=told)
             return
         except LeadSyncError as error:
-            log.warning("limits_not_refreshed", error=str(error))
+            log.warning("not_refreshed", what=what, error=str(error))
             return
         if any(counts.values()):
-            log.info("limits_refreshed", **counts)
+            log.info("refreshed", what=what, **counts)
 
     async def _run(
         self, source: StreamSource | DueSource, lane: Lane, *, slow_page_calls: int

@@ -12,8 +12,8 @@ from celery.beat import ScheduleEntry, Scheduler
 from kombu.exceptions import OperationalError
 
 from worker.app import send
-from worker.doorbell import RESUME_BELL_OF, Doorbell
-from worker.inbox import DRAIN_TASK, RESUME_TASK, UPKEEP_QUEUE
+from worker.doorbell import BACKFILL_BELL_OF, RESUME_BELL_OF, Doorbell
+from worker.inbox import BACKFILL_TASK, DRAIN_TASK, RESUME_TASK, UPKEEP_QUEUE
 from worker.stream import note_schedule
 
 log = structlog.get_logger("schedule")
@@ -41,6 +41,8 @@ class DoorbellScheduler(Scheduler):
                 self._bell.ring_for_references()
             elif entry.task == RESUME_TASK:
                 self._bell.ring(RESUME_BELL_OF)
+            elif entry.task == BACKFILL_TASK:
+                self._bell.ring(BACKFILL_BELL_OF)
             else:
                 send(self.app, entry.task, UPKEEP_QUEUE)
         except (redis.RedisError, OperationalError, OSError) as error:

@@ -53,7 +53,17 @@ class Settings:
     budget_floor: int
     budget_share: float
     budget_refresh: float
-    budget_count_forms: float
+    forms_discover: float
+    backfill_slices_per_page: int
+    backfill_slices_per_process: int
+    backfill_new_forms: bool
+    reconcile_every: float
+    reconcile_overlap: float
+    reconcile_lag: float
+    reconcile_deep: float
+    export_url: str
+    export_cookie: str = field(repr=False)
+    export_token: str = field(repr=False)
     receiver_port: int
     log_style: Literal["console", "json"]
     log_level: str
@@ -129,7 +139,19 @@ def _read(env: Env) -> Settings:
             ),
         ),
         budget_refresh=seconds("BUDGET_REFRESH_SECONDS", 900),
-        budget_count_forms=seconds("BUDGET_COUNT_FORMS_SECONDS", 21_600),
+        forms_discover=seconds("FORMS_DISCOVER_SECONDS", 3_600),
+        backfill_slices_per_page=count("BACKFILL_SLICES_PER_PAGE", 8),
+        backfill_slices_per_process=count("BACKFILL_SLICES_PER_PROCESS", 16),
+        backfill_new_forms=env.bool("BACKFILL_NEW_FORMS", True),
+        reconcile_every=seconds("RECONCILE_EVERY_SECONDS", 900),
+        reconcile_overlap=seconds("RECONCILE_OVERLAP_SECONDS", 3_600),
+        reconcile_lag=env.float(
+            "RECONCILE_LAG_SECONDS", 300, validate=validate.Range(min=0, error="must be at least 0")
+        ),
+        reconcile_deep=seconds("RECONCILE_DEEP_SECONDS", 86_400),
+        export_url=text("EXPORT_URL", "https://www.facebook.com", _url("https", "http")).rstrip("/"),
+        export_cookie=text("EXPORT_COOKIE", ""),
+        export_token=text("EXPORT_TOKEN", ""),
         receiver_port=count("RECEIVER_PORT", 8_000),
         log_style=_style(text("LOG_STYLE", "console", validate.OneOf(["console", "json"]))),
         log_level=text("LOG_LEVEL", "info", validate.OneOf(["debug", "info", "warning", "error"])),

@@ -15,7 +15,7 @@ from urllib.error import URLError
 
 from worker.embedded import prepare_postgres, prepare_redis
 from worker.embedded.server import write_private
-from worker.inbox import LIVE_QUEUE, UPKEEP_QUEUE
+from worker.inbox import BACKFILL_QUEUE, LIVE_QUEUE, UPKEEP_QUEUE
 from worker.settings import Settings, environment
 from worker.supervisor import BEAT, RECEIVER, WORKERS, ProcessSpec
 
@@ -91,6 +91,13 @@ def _ours(env: Mapping[str, str], healthz: str) -> tuple[ProcessSpec, ...]:
         ProcessSpec(
             "upkeep",
             command("worker", "--queue", UPKEEP_QUEUE, "--concurrency", "1"),
+            env=env,
+            order=WORKERS,
+            stop_seconds=22,
+        ),
+        ProcessSpec(
+            "backfill",
+            command("worker", "--queue", BACKFILL_QUEUE, "--concurrency", "1"),
             env=env,
             order=WORKERS,
             stop_seconds=22,

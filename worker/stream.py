@@ -7,7 +7,7 @@ https://redis.io/docs/latest/develop/data-types/streams/
 
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
@@ -327,6 +327,23 @@ class LeadStream:
         async with self._redis():
             with suppress(OutOfMemoryError):
                 await self._client.hset(PROGRESS, queue, str(time.time_ns() // 1_000_000))
+
+    async def reconcile_wanted(self, before: float) -> dict[str, int]:
+        """Pages whose webhook came without its ids before `before` (unix seconds), and when (unix ms)."""
+        async with self._redis():
+            found = await self._client.hgetall(RECONCILE_WANTED)
+        wanted = {
+            str(page_id, "ascii") if isinstance(page_id, bytes) else page_id: int(at)
+            for page_id, at in found.items()
+        }
+        return {page_id: at for page_id, at in wanted.items() if at < before * 1000}
+
+    async def reconcile_begun(self, wanted: Mapping[str, int]) -> None:
+        """Forget these, but for those that were announced once more meanwhile."""
+        async with self._redis():
+            for page_id, at in wanted.items():
+                if int(await self._client.hget(RECONCILE_WANTED, page_id) or 0) == at:
+                    await self._client.hdel(RECONCILE_WANTED, page_id)
 
     async def forget_consumers(self, idle_seconds: float) -> int:
         """Delete consumers that hold nothing and have not been heard of for so long."""

@@ -8,6 +8,7 @@ import os
 import secrets
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import redis
@@ -16,10 +17,19 @@ from celery import Celery
 from celery.signals import worker_ready, worker_shutting_down
 from kombu.exceptions import OperationalError
 
-from worker.app import send
-from worker.doorbell import DRAIN_BELL, RESUME_BELL_OF, Doorbell
+from worker.app import create_app, send
+from worker.doorbell import BACKFILL_BELL_OF, DRAIN_BELL, RESUME_BELL_OF, Bell, Doorbell
 from worker.errors import LeadSyncError
-from worker.inbox import DRAIN_TASK, LIMITS_TASK, RESUME_TASK, TIDY_TASK
+from worker.inbox import (
+    BACKFILL_TASK,
+    DEEP_TASK,
+    DISCOVER_TASK,
+    DRAIN_TASK,
+    LIMITS_TASK,
+    RECONCILE_TASK,
+    RESUME_TASK,
+    TIDY_TASK,
+)
 from worker.runtime import Family, Runtime
 from worker.settings import Settings
 from worker.watchdog import Watchdog, end_family
@@ -47,6 +57,10 @@ class Tasks:
         self._app.task(name=RESUME_TASK)(self._guarded(self._resume))
         self._app.task(name=TIDY_TASK)(self._guarded(self._tidy))
         self._app.task(name=LIMITS_TASK)(self._guarded(self._limits))
+        self._app.task(name=BACKFILL_TASK)(self._guarded(self._backfill))
+        self._app.task(name=DISCOVER_TASK)(self._guarded(self._discover))
+        self._app.task(name=RECONCILE_TASK)(self._guarded(self._reconcile))
+        self._app.task(name=DEEP_TASK)(self._guarded(self._reconcile_deep))
         worker_ready.connect(self._on_ready, weak=False)
         worker_shutting_down.connect(self._on_shutdown, weak=False)
 
@@ -92,6 +106,26 @@ class Tasks:
     def _limits(self) -> None:
         self._runtime_here().refresh_limits()
 
+    def _backfill(self) -> None:
+        self._bell().answered(BACKFILL_BELL_OF)
+        counts = self._runtime_here().run(self._runtime_here().backfill())
+        if counts:
+            log.info("slices_walked", **counts)
+
+    def _discover(self) -> None:
+        self._runtime_here().discover_forms()
+
+    def _reconcile(self) -> None:
+        self._began(self._runtime_here().run(self._runtime_here().reconcile()))
+
+    def _reconcile_deep(self) -> None:
+        self._began(self._runtime_here().run(self._runtime_here().reconcile_deep()))
+
+    def _began(self, counts: dict[str, int]) -> None:
+        if any(counts.values()):
+            log.info("reconciling", **counts)
+            self._bell().ring(BACKFILL_BELL_OF)
+
     def _runtime_here(self) -> Runtime:
         """This process' own runtime: a fork inherits the parent's attributes but none of its threads."""
         if self._runtime is None or self._runtime.pid != os.getpid():
@@ -111,7 +145,9 @@ class Tasks:
     def _on_ready(self, **_: Any) -> None:
         """Look at once at what was left, rather than when the schedule rings next."""
         Watchdog(self._client(), self._queues, self._family).start()
-        bells = [bell for bell in (DRAIN_BELL, RESUME_BELL_OF) if bell.queue in self._queues]
+        bells = [
+            bell for bell in (DRAIN_BELL, RESUME_BELL_OF, BACKFILL_BELL_OF) if bell.queue in self._queues
+        ]
         try:
             for bell in bells:
                 self._bell().ring(bell)
@@ -124,6 +160,14 @@ class Tasks:
         timer = threading.Timer(SHUTDOWN_SECONDS, _end_now)
         timer.daemon = True
         timer.start()
+
+
+def ring_now(settings: Settings, bell: Bell) -> None:
+    """Let a worker look at once, from a command; where Redis is away the schedule rings later."""
+    client = redis.Redis.from_url(settings.redis_url, socket_timeout=5, socket_connect_timeout=2, protocol=2)
+    app = create_app(settings)
+    with suppress(redis.RedisError, OperationalError, OSError):
+        Doorbell(client, lambda task, queue: send(app, task, queue)).ring(bell)
 
 
 def _end_now() -> None:

@@ -37,6 +37,11 @@ class SettingsTokens:
             raise TokenRefused(f"no token for Page {page_id}; add it to PAGE_TOKENS or PAGE_TOKENS_FILE")
         return token
 
+    def page_ids(self) -> tuple[str, ...]:
+        """The Pages of which there is a token now."""
+        self._refresh()
+        return tuple(sorted({*self._given, *self._from_file}))
+
     def _refresh(self) -> None:
         if self._path is None:
             return

@@ -16,7 +16,16 @@ CHANGES = 4
 """Changes a delivery."""
 SENDERS = 8
 TAKEN_UP_AGAIN_SECONDS = 120
-LASTING = {"redis", "postgres", "receiver", "worker-live", "worker-backfill", "beat", "sandbox"}
+LASTING = {
+    "redis",
+    "postgres",
+    "receiver",
+    "worker-live",
+    "worker-backfill",
+    "worker-upkeep",
+    "beat",
+    "sandbox",
+}
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 """A Graph and a budget without a socket: told what to answer, remembering what they were asked."""
 
 import asyncio
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -12,7 +12,7 @@ from tests.fakes.time import NOW
 from worker.budget.policy import Answer, Grant, Lane
 from worker.errors import LeadSyncError, TokenRefused, TooMuchAsked
 from worker.graph.usage import Usage
-from worker.graph.wire import FULL_FIELDS, LeadsRead, ResultPage
+from worker.graph.wire import FULL_FIELDS, FormRead, LeadsRead, ResultPage
 
 Item: TypeAlias = "object | LeadSyncError"
 Said: TypeAlias = "Exception | LeadsRead | Callable[[Sequence[str], Sequence[str]], LeadsRead]"
@@ -116,6 +116,50 @@ class FormGraph(FakeGraph):
     def read_ids(self) -> list[str]:
         """What was read by id."""
         return [leadgen_id for asked, _ in self.asked for leadgen_id in asked]
+
+
+@dataclass
+class PagesGraph:
+    """Each Page's forms, as the result pages that it was told to answer, then an empty one; forms by their id.
+
+    `hangs` until it is set. `listed`: Page, limit, cursor and fields of each listing; `read`: form and fields.
+    """
+
+    says: defaultdict[str, deque["Exception | ResultPage"]] = field(
+        default_factory=lambda: defaultdict(deque)
+    )
+    forms: dict[str, deque["Exception | object"]] = field(default_factory=dict)
+    usages: tuple[Usage, ...] = ()
+    listed: list[tuple[str, int, str | None, Sequence[str]]] = field(default_factory=list)
+    read: list[tuple[str, Sequence[str]]] = field(default_factory=list)
+    tokens: list[str] = field(default_factory=list)
+    hangs: dict[str, asyncio.Event] = field(default_factory=dict)
+    at_once: int = 0
+    most_at_once: int = 0
+
+    async def list_forms(
+        self, page_id: str, token: str, grant: Grant, *, limit: int, after: str | None, fields: Sequence[str]
+    ) -> ResultPage:
+        self.listed.append((page_id, limit, after, fields))
+        self.tokens.append(token)
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        try:
+            await (self.hangs[page_id].wait() if page_id in self.hangs else asyncio.sleep(0))
+        finally:
+            self.at_once -= 1
+        said = self.says[page_id].popleft() if self.says[page_id] else ResultPage((), None, ())
+        if isinstance(said, Exception):
+            raise said
+        return said
+
+    async def read_form(self, form_id: str, token: str, grant: Grant, *, fields: Sequence[str]) -> FormRead:
+        self.read.append((form_id, fields))
+        self.tokens.append(token)
+        said = self.forms[form_id].popleft()
+        if isinstance(said, Exception):
+            raise said
+        return FormRead(said, self.usages)
 
 
 @dataclass

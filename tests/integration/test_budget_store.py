@@ -18,17 +18,16 @@ from psycopg_pool import AsyncConnectionPool
 from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
-from tests.fakes.graph import FakeBudget, FakeTokens
 from tests.fakes.leads import FORM, OTHER_PAGE, PAGE, a_lead, at, in_flight
-from tests.fakes.time import NOW, FrozenClock
+from tests.fakes.time import NOW
 from worker.batches import InFlight
 from worker.budget.policy import FORMS_COUNTED_FOR, LEADS_OF, Lane, Limit
 from worker.errors import StoreUnavailable
-from worker.graph.wire import ResultPage
-from worker.limits import LimitAges, LimitKeeper
+from worker.form import Form
 from worker.outcomes import DeadLetter, Outcome, Snooze, Stored
 from worker.store import migrate as migration
 from worker.store.budget import BudgetStore, LimitFacts
+from worker.store.forms import FormStore
 from worker.store.leads import LeadStore, StoreSettings
 from worker.store.migrate import migrate
 
@@ -45,6 +44,7 @@ class World:
 
     budget: BudgetStore
     leads: LeadStore
+    forms: FormStore
     pool: AsyncConnectionPool
     steady: float = START
 
@@ -117,7 +117,9 @@ def on_rows(database: str) -> Callable[[Callable[[World], Awaitable[T]]], T]:
     def run(scenario: Callable[[World], Awaitable[T]]) -> T:
         async def inner() -> T:
             async with AsyncConnectionPool(database, min_size=1, max_size=10, open=False, timeout=30) as pool:
-                return await scenario(World(BudgetStore(pool), LeadStore(pool, StoreSettings()), pool))
+                return await scenario(
+                    World(BudgetStore(pool), LeadStore(pool, StoreSettings()), FormStore(pool), pool)
+                )
 
         return asyncio.run(inner())
 
@@ -360,15 +362,8 @@ def test_a_limit_counts_stored_leads_of_the_last_89_days(on_rows: Any) -> None:
     on_rows(scenario)
 
 
-def a_form(
-    form_id: int, leads: int | None, expired: int = 0, status: str | None = "ACTIVE"
-) -> dict[str, object]:
-    return {
-        "form_id": str(form_id),
-        "status": status,
-        "leads_count": leads,
-        "expired_leads_count": expired,
-    }
+def a_form(form_id: int, leads: int | None, expired: int | None = None) -> Form:
+    return Form(str(form_id), leads_count=leads, expired_leads_count=expired)
 
 
 def test_meta_s_own_counts_are_added_up_while_they_are_fresh(on_rows: Any) -> None:
@@ -376,9 +371,9 @@ def test_meta_s_own_counts_are_added_up_while_they_are_fresh(on_rows: Any) -> No
 
     async def scenario(world: World) -> None:
         forms = [a_form(1, 50, 8), a_form(2, 5, 9), a_form(3, None), a_form(4, 100)]
-        await world.budget.keep_forms(PAGE, forms, NOW)
-        await world.budget.keep_forms(PAGE, [a_form(5, 1_000)], NOW - FORMS_COUNTED_FOR)
-        await world.budget.keep_forms(OTHER_PAGE, [a_form(6, 7)], NOW)
+        await world.forms.keep_forms(PAGE, forms, NOW)
+        await world.forms.keep_forms(PAGE, [a_form(5, 1_000)], NOW - FORMS_COUNTED_FOR)
+        await world.forms.keep_forms(OTHER_PAGE, [a_form(6, 7)], NOW)
         assert (await world.budget.limit_facts(PAGE, NOW)).metas == 142
         assert (await world.budget.limit_facts(OTHER_PAGE, NOW)).metas == 7
         assert sorted(await world.budget.form_counts(PAGE, NOW)) == [0, 42, 100]
@@ -389,82 +384,15 @@ def test_meta_s_own_counts_are_added_up_while_they_are_fresh(on_rows: Any) -> No
     on_rows(scenario)
 
 
-def test_forms_are_noted_anew_each_time(on_rows: Any) -> None:
-    """A form has one row with its newest counts, Page and status; the others stay as they are."""
+def test_counts_that_meta_does_not_tell_age(on_rows: Any) -> None:
+    """A listing without counts leaves the old ones, and does not make them younger."""
 
     async def scenario(world: World) -> None:
-        await world.budget.keep_forms(PAGE, [a_form(1, 5), a_form(2, 6)], NOW)
-        await world.budget.keep_forms(OTHER_PAGE, [a_form(1, None, 0, None)], at(60))
-        await world.budget.keep_forms(PAGE, [], at(90))
-        rows = await world.sql(
-            "select form_id, page_id, status, leads_count, counted_at from forms order by 1"
-        )
-        assert [tuple(row.values()) for row in rows] == [
-            ("1", OTHER_PAGE, None, None, at(60)),
-            ("2", PAGE, "ACTIVE", 6, NOW),
-        ]
-
-    on_rows(scenario)
-
-
-def test_forms_noted_at_the_same_time_do_not_deadlock(on_rows: Any) -> None:
-    """Whoever counts the same forms in another order waits for nobody for ever."""
-
-    async def scenario(world: World) -> None:
-        forms = [a_form(n, n) for n in range(1, 200)]
-        await asyncio.gather(*(world.budget.keep_forms(PAGE, forms[:: (-1) ** n], at(n)) for n in range(8)))
-        assert len(await world.budget.form_counts(PAGE, NOW)) == 199
-
-    on_rows(scenario)
-
-
-class OnePage:
-    """A Graph that lists these entries as a Page's forms; a budget of which limits are not worked out."""
-
-    def __init__(self, *entries: object) -> None:
-        self._entries = entries
-
-    async def list_forms(self, *_: Any, **__: Any) -> ResultPage:
-        return ResultPage(self._entries, None, ())
-
-
-async def count_forms(world: World, *entries: object) -> int:
-    keeper = LimitKeeper(
-        graph=OnePage(*entries),
-        budget=FakeBudget(),  # type: ignore[arg-type]
-        rows=world.budget,
-        tokens=FakeTokens(),
-        ages=LimitAges(),
-        clock=FrozenClock(),
-    )
-    return await keeper.count_forms(PAGE)
-
-
-def test_odd_counts_of_meta_s_are_rows_all_the_same(on_rows: Any) -> None:
-    """What the keeper lets through Postgres takes, however large or strange it is."""
-
-    async def scenario(world: World) -> None:
-        largest = {"id": "9" * 32, "leads_count": 2**53 - 1, "expired_leads_count": True, "status": "\u0001"}
-        odd = {"id": "2", "leads_count": float("nan"), "status": "Ü"}
-        assert await count_forms(world, largest, odd, {"id": "3", "leads_count": "5"}) == 3
-        assert (await world.budget.limit_facts(PAGE, NOW)).metas == 2**53 + 4
-
-    on_rows(scenario)
-
-
-@pytest.mark.parametrize(
-    "entries",
-    [
-        pytest.param(({"id": "1", "leads_count": 5, "status": "AC\x00TIVE"},), id="NUL in the status"),
-        pytest.param(({"id": "1", "leads_count": 5}, {"id": "1", "leads_count": 5}), id="a form twice"),
-    ],
-)
-def test_forms_that_postgres_would_refuse_are_not_handed_to_it(on_rows: Any, entries: Any) -> None:
-    """One odd entry of one Page costs neither that Page's other forms nor the other Pages their limits."""
-
-    async def scenario(world: World) -> None:
-        assert await count_forms(world, *entries) >= 1
-        assert (await world.budget.limit_facts(PAGE, NOW)).metas == 5
+        await world.forms.keep_forms(PAGE, [a_form(1, 50, 8)], NOW)
+        later = NOW + FORMS_COUNTED_FOR / 2
+        await world.forms.keep_forms(PAGE, [a_form(1, None)], later)
+        assert (await world.budget.limit_facts(PAGE, later)).metas == 42
+        assert (await world.budget.limit_facts(PAGE, NOW + FORMS_COUNTED_FOR)).metas == 0
 
     on_rows(scenario)
 
@@ -520,26 +448,22 @@ def test_a_larger_limit_lets_go_what_waited_for_one(
 
 
 def test_limits_that_are_old_or_were_never_worked_out_are_due(on_rows: Any) -> None:
-    """Pages come with whether Meta's counts are due as well, the never looked at first, at most so many."""
+    """So are those that are older than Meta's counts; the never looked at come first, and at most so many."""
 
     async def scenario(world: World) -> None:
-        ages = {"1": (100, 100), "2": (2_000, 100), "3": (100, 50_000), "4": (3_000, 50_000), "5": (0, 0)}
-        for page_id, (limit, forms) in ages.items():
+        for page_id, limit in {"1": 100, "2": 2_000, "3": 100, "4": 3_000, "5": 0, "6": 100}.items():
             await world.keep(10, page_id, at(-limit))
-            await world.budget.asking_forms(page_id, at(-forms))
-        await world.keep(10, "6", at(-100))
+        for page_id, listed in {"3": 50, "4": 40, "5": 30, "6": 101}.items():
+            await world.forms.asking(page_id, at(-listed))
+            await world.forms.listed_whole(page_id, at(-listed))
         await world.hold(at(5), page_id="7")
-        await world.budget.asking_forms("unknown", NOW)
 
-        async def stale(most: int = 100) -> list[tuple[str, bool]]:
-            found = await world.budget.stale_limits(before=at(-900), forms_before=at(-21_600), most=most)
-            return list(found)
+        async def stale(most: int = 100) -> list[str]:
+            return list(await world.budget.stale_limits(before=at(-900), most=most))
 
-        assert (await stale())[0] == ("7", True)
-        assert sorted(await stale()) == [("2", False), ("3", True), ("4", True), ("6", True), ("7", True)]
-        assert [page_id for page_id, _ in await stale(3)] == ["7", "4", "2"]
-        await world.budget.asking_forms("6", NOW)
-        assert "6" not in dict(await stale())
+        assert (await stale())[0] == "7"
+        assert sorted(await stale()) == ["2", "3", "4", "7"]
+        assert await stale(3) == ["7", "4", "2"]
 
     on_rows(scenario)
 
@@ -629,7 +553,7 @@ def test_rows_of_the_first_schema_are_kept_by_the_second(postgres_url: str) -> N
 
     async def goes_on() -> None:
         async with AsyncConnectionPool(postgres_url, min_size=1, max_size=2, open=False) as pool:
-            world = World(BudgetStore(pool), LeadStore(pool, StoreSettings()), pool)
+            world = World(BudgetStore(pool), LeadStore(pool, StoreSettings()), FormStore(pool), pool)
             assert await world.leads.parked([PAGE, OTHER_PAGE]) == {OTHER_PAGE}
             assert await world.due() == ["2"]
             assert (await world.page(OTHER_PAGE))["held_until"] is None

@@ -25,10 +25,10 @@ from worker.inbox import LIVE_QUEUE, QUEUES
 from worker.tasks import SHUTDOWN_SECONDS
 
 ROOT = Path(__file__).parents[2]
-OURS = ("migrate", "receiver", "worker-live", "worker-backfill", "beat", "sandbox")
+OURS = ("migrate", "receiver", "worker-live", "worker-backfill", "worker-upkeep", "beat", "sandbox")
 SERVERS = ("redis", "postgres")
 EVERY = (*SERVERS, *OURS)
-WORKERS = ("worker-live", "worker-backfill")
+WORKERS = ("worker-live", "worker-backfill", "worker-upkeep")
 
 VARIABLE = re.compile(r"\$\$|\$\{(?P<name>[A-Z_]+)(?:(?P<how>:-|:\?)(?P<rest>[^}]*))?\}")
 SETTING = re.compile(r'"([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)"')

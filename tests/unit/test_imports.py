@@ -44,7 +44,6 @@ LAYERS: dict[str, set[str]] = {
     "worker.settings": {"worker.errors"},
     "worker.lead": {"worker.errors", "worker.inbox"},
     "worker.batches": PURE,
-    "worker.slices": PURE,
     "worker.outcomes": PURE,
     "worker.graph.usage": PURE | {"worker.graph"},
     "worker.graph.wire": PURE | {"worker.graph"},
@@ -56,15 +55,29 @@ LAYERS: dict[str, set[str]] = {
     "worker.listing": PIPELINE | {"worker.tokens"},
     "worker.verdicts": PIPELINE,
     "worker.limits": PIPELINE | {"worker.tokens"},
-    "worker.backfill": PURE
-    | {"worker.reading", "worker.sources", "worker.graph.faults", "worker.budget.policy"},
-    "worker.reconcile": PURE
-    | {"worker.reading", "worker.sources", "worker.graph.faults", "worker.budget.policy"},
+    "worker.slices": set(),
+    "worker.plans": {"worker.slices"},
+    "worker.walking": PIPELINE | {"worker.plans", "worker.slices", "worker.tokens"},
+    "worker.backfill": {"worker.errors", "worker.walking"},
+    "worker.reconcile": {"worker.plans", "worker.budget.policy"},
+    "worker.form": PURE,
+    "worker.forms": PIPELINE | {"worker.form", "worker.tokens"},
+    "worker.questions": PURE | {"worker.form"},
+    "worker.when": set(),
+    "worker.cells": set(),
+    "worker.destination": {"worker.errors"},
+    "worker.export": PURE | {"worker.cells", "worker.questions"},
+    "worker.export_text": {"worker.errors"},
+    "worker.export_file": PURE | {"worker.export_text", "worker.when"},
+    "worker.importing": PURE | {"worker.export_file", "worker.store.imports"},
+    "worker.rejected": {"worker.destination", "worker.export_file"},
+    "worker.export_download": {"worker.errors", "worker.export_file", "worker.export_text"},
     # Each neighbour is known by its own folder.
     # A request is sent under a grant, and Meta's word on usage goes into the budget: each as a value.
     "worker.graph": PURE | {"worker.graph", "worker.budget.policy"},
     "worker.budget": PURE | {"worker.budget", "worker.graph.usage"},
-    "worker.store": PURE | {"worker.store", "worker.budget.policy"},
+    "worker.store": PURE
+    | {"worker.store", "worker.budget.policy", "worker.plans", "worker.form", "worker.questions"},
     "worker.stream": {"worker.batches", "worker.errors", "worker.inbox"},
     # These run servers and processes, and know nothing of leads.
     "worker.embedded": {"worker.embedded", "worker.errors"},
@@ -80,7 +93,7 @@ DOORS: dict[str, set[str]] = {
     "waitress": {"receiver.wsgi"},
     "celery": {"receiver.publisher", "worker.app", "worker.tasks", "worker.schedule"},
     "kombu": {"receiver.publisher", "worker.app", "worker.tasks", "worker.schedule"},
-    "aiohttp": {"worker.graph.client", "sandbox"},
+    "aiohttp": {"worker.graph.client", "worker.export_download", "sandbox"},
     "redis": {
         "receiver.publisher",
         "worker.stream",

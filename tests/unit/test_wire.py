@@ -4,6 +4,7 @@ https://developers.facebook.com/docs/graph-api/batch-requests
 """
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -26,17 +27,21 @@ from worker.graph.usage import APP_HEADER, BUSINESS_HEADER
 from worker.graph.wire import (
     BATCH_LIMIT,
     FORM_COUNT_FIELDS,
+    FORM_FIELDS,
     FULL_FIELDS,
     REDUCED_FIELDS,
+    FormRead,
     GraphAnswer,
     GraphRequest,
     LeadsRead,
     ResultPage,
     appsecret_proof,
+    form_request,
     forms_request,
     lead_request,
     leads_request,
     read_answer,
+    read_form,
     read_result_page,
 )
 
@@ -321,8 +326,8 @@ def listed(after: str | None = None, fields: tuple[str, ...] = FULL_FIELDS) -> G
     )
 
 
-def counted(after: str | None = None) -> GraphRequest:
-    return forms_request("88", limit=100, after=after, version="v26.0", token=TOKEN, proof=PROOF)
+def forms_listed(after: str | None = None, fields: Sequence[str] = FORM_FIELDS) -> GraphRequest:
+    return forms_request("88", fields, limit=100, after=after, version="v26.0", token=TOKEN, proof=PROOF)
 
 
 def result_page(body: Any, *, status: int = 200, **headers: str) -> ResultPage:
@@ -346,20 +351,45 @@ def test_a_form_s_leads_are_listed_between_two_seconds(fields: tuple[str, ...]) 
     assert request.token == TOKEN
 
 
-def test_a_page_s_forms_are_listed_with_their_counts() -> None:
-    """Forms are asked for with what a limit follows from: how many leads they had and how many are gone."""
-    request = counted()
+@pytest.mark.parametrize("fields", [FORM_FIELDS, FORM_COUNT_FIELDS])
+def test_a_page_s_forms_are_listed_with_their_fields(fields: tuple[str, ...]) -> None:
+    """Forms are asked for with what a limit follows from, and with their definition unless that was refused."""
+    request = forms_listed(fields=fields)
     assert (request.method, request.path, request.form) == ("GET", "/v26.0/88/leadgen_forms", ())
-    assert dict(request.query) == {
-        "fields": ",".join(FORM_COUNT_FIELDS),
-        "limit": "100",
-        "appsecret_proof": PROOF,
-    }
-    assert {"id", "leads_count", "expired_leads_count"} <= set(FORM_COUNT_FIELDS)
+    assert dict(request.query) == {"fields": ",".join(fields), "limit": "100", "appsecret_proof": PROOF}
+    assert {"id", "leads_count", "expired_leads_count"} <= set(fields)
+    assert {"name", "questions", "legal_content", "tracking_parameters"} <= set(FORM_FIELDS)
     assert request.token == TOKEN
 
 
-@pytest.mark.parametrize("build", [listed, counted])
+def test_a_form_is_asked_for_by_its_id() -> None:
+    """One GET of the form with its fields; no URL holds the token."""
+    request = form_request("77", FORM_FIELDS, version="v26.0", token=TOKEN, proof=PROOF)
+    assert (request.method, request.path, request.form) == ("GET", "/v26.0/77", ())
+    assert dict(request.query) == {"fields": ",".join(FORM_FIELDS), "appsecret_proof": PROOF}
+    assert request.token == TOKEN
+    assert TOKEN not in request.path + str(request.query) + repr(request)
+
+
+def test_a_form_is_what_graph_answers_for_it() -> None:
+    """The form's JSON comes as it is, usage beside it; an error is its error, and what has no id is no form."""
+    usage = {BUSINESS_HEADER: '{"7":[{"type":"leadgen","call_count":9}]}'}
+
+    def read(body: Any, status: int = 200) -> FormRead:
+        return read_form(GraphAnswer(status, usage, json.dumps(body).encode()), NOW)
+
+    found = read({"id": "77", "name": "F", "questions": [{"key": "email"}]})
+    assert found.form == {"id": "77", "name": "F", "questions": [{"key": "email"}]}
+    assert [u.call_count for u in found.usages] == [9]
+    assert "email" not in repr(found)
+    with pytest.raises(NotVisibleYet):
+        read({"error": {"code": 100, "error_subcode": 33}}, 400)
+    for odd in ([], {}, "x", None, {"success": True}):
+        with pytest.raises(GraphUnavailable):
+            read(odd)
+
+
+@pytest.mark.parametrize("build", [listed, forms_listed])
 def test_a_cursor_is_in_the_request_where_there_is_one(build: Any) -> None:
     """The first result page names no cursor, each later one the cursor before it, and nothing else differs."""
     first, later = build(), build("QVFI==")
@@ -367,7 +397,7 @@ def test_a_cursor_is_in_the_request_where_there_is_one(build: Any) -> None:
     assert dict(later.query) == {**dict(first.query), "after": "QVFI=="}
 
 
-@pytest.mark.parametrize("build", [listed, counted])
+@pytest.mark.parametrize("build", [listed, forms_listed])
 def test_a_listing_s_url_holds_no_token(build: Any) -> None:
     """The token of a listing goes into a header; neither URL nor repr shows it."""
     request = build("QVFI")

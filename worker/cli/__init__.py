@@ -7,9 +7,12 @@ person, and none a token.
 
 import click
 
+from worker.cli.backfill import backfill, backfills, reconcile
 from worker.cli.budget import budget
 from worker.cli.command import CommandGroup
 from worker.cli.dead_letters import dead_letters
+from worker.cli.export import export
+from worker.cli.files import export_csv, import_
 from worker.cli.pages import pages
 from worker.cli.running import demo, health, migrate, sandbox, schedule, status, up, worker
 
@@ -24,5 +27,23 @@ def main() -> None:
     """
 
 
-for _command in (up, demo, sandbox, worker, schedule, migrate, status, health, dead_letters, pages, budget):
+for _command in (
+    up,
+    demo,
+    sandbox,
+    worker,
+    schedule,
+    migrate,
+    status,
+    health,
+    dead_letters,
+    pages,
+    budget,
+    backfill,
+    backfills,
+    reconcile,
+    import_,
+    export,
+    export_csv,
+):
     main.add_command(_command)

@@ -61,12 +61,19 @@ def settings_for(data_dir: Path | str, *needed: str) -> Settings:
         redis_url=settings.redis_url or found.get("REDIS_URL", ""),
     )
     logs.configure(settings.log_style, "warning")
-    have = {"DATABASE_URL": settings.database_url, "REDIS_URL": settings.redis_url}
-    missing = [name for name in needed if not have[name]]
-    if missing:
+    have = {
+        "DATABASE_URL": settings.database_url,
+        "REDIS_URL": settings.redis_url,
+        "META_APP_SECRET": settings.app_secrets,
+    }
+    lacking = [name for name in needed if not have[name]]
+    if lacking:
+        hints = {"META_APP_SECRET": "set it in the environment or in .env"}
+        elsewhere = f"and no `leadsync up` keeps its data in {data_dir}"
         raise ConfigurationError(
             "\n".join(
-                f"{name}: is not set, and no `leadsync up` keeps its data in {data_dir}" for name in missing
+                f"{name}: is not set{', ' + hints[name] if name in hints else ', ' + elsewhere}"
+                for name in lacking
             )
         )
     return settings

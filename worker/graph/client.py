@@ -19,15 +19,19 @@ import structlog
 from worker.budget.policy import Grant
 from worker.errors import GrantLapsed, GraphUnavailable
 from worker.graph.wire import (
+    FORM_FIELDS,
+    FormRead,
     GraphAnswer,
     GraphRequest,
     LeadsRead,
     ResultPage,
     appsecret_proof,
+    form_request,
     forms_request,
     lead_request,
     leads_request,
     read_answer,
+    read_form,
     read_result_page,
 )
 
@@ -99,18 +103,24 @@ class GraphClient:
         return read_result_page(await self._send(request, grant), datetime.now(UTC))
 
     async def list_forms(
-        self, page_id: str, token: str, grant: Grant, *, limit: int, after: str | None
-    ) -> ResultPage:
-        """One result page, a call, of a Page's forms with Meta's counts."""
+        self, page_id: str, token: str, grant: Grant, *, limit: int, after: str | None,
+        fields: Sequence[str] = FORM_FIELDS,
+    ) -> ResultPage:  # fmt: skip
+        """One result page, a call, of a Page's forms."""
         request = forms_request(
-            page_id,
-            limit=limit,
-            after=after,
-            version=self._settings.version,
-            token=token,
+            page_id, fields, limit=limit, after=after, version=self._settings.version, token=token,
             proof=self._proof(token),
-        )
+        )  # fmt: skip
         return read_result_page(await self._send(request, grant), datetime.now(UTC))
+
+    async def read_form(
+        self, form_id: str, token: str, grant: Grant, *, fields: Sequence[str] = FORM_FIELDS
+    ) -> FormRead:
+        """One form by its id, a call."""
+        request = form_request(
+            form_id, fields, version=self._settings.version, token=token, proof=self._proof(token)
+        )
+        return read_form(await self._send(request, grant), datetime.now(UTC))
 
     def _proof(self, token: str) -> str:
         return appsecret_proof(self._settings.app_secret, token)

@@ -87,6 +87,14 @@ class ResultPage:
     usages: tuple[Usage, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class FormRead:
+    """One form's JSON, as it was asked for by its id."""
+
+    form: object = field(repr=False)
+    usages: tuple[Usage, ...]
+
+
 def appsecret_proof(app_secret: str, token: str) -> str:
     """The proof that the caller of `token` holds the app's secret: lower-case hex HMAC-SHA256."""
     return hmac.new(app_secret.encode(), token.encode(), hashlib.sha256).hexdigest()
@@ -166,23 +174,57 @@ def leads_request(
     return GraphRequest("GET", f"/{version}/{form_id}/leads", query, token=token)
 
 
+# https://developers.facebook.com/docs/graph-api/reference/page/leadgen_forms/
 FORM_COUNT_FIELDS: Final = ("id", "status", "leads_count", "expired_leads_count")
+"""What a form is always asked for: Meta's counts of its leads."""
+FORM_FIELDS: Final = (
+    *FORM_COUNT_FIELDS,
+    "name",
+    "locale",
+    "created_time",
+    "questions",
+    "legal_content",
+    "tracking_parameters",
+)
+"""A form's counts and its definition."""
 
 
 def forms_request(
-    page_id: str, *, limit: int, after: str | None, version: str, token: str, proof: str
+    page_id: str,
+    fields: Sequence[str],
+    *,
+    limit: int,
+    after: str | None,
+    version: str,
+    token: str,
+    proof: str,
 ) -> GraphRequest:
-    """One result page of a Page's forms with Meta's counts of their leads.
-
-    https://developers.facebook.com/docs/graph-api/reference/page/leadgen_forms/
-    """
+    """One result page of a Page's forms, the archived ones too."""
     query = (
-        ("fields", ",".join(FORM_COUNT_FIELDS)),
+        ("fields", ",".join(fields)),
         ("limit", str(limit)),
         *((("after", after),) if after else ()),
         ("appsecret_proof", proof),
     )
     return GraphRequest("GET", f"/{version}/{page_id}/leadgen_forms", query, token=token)
+
+
+def form_request(
+    form_id: str, fields: Sequence[str], *, version: str, token: str, proof: str
+) -> GraphRequest:
+    """One form by its id."""
+    query = (("fields", ",".join(fields)), ("appsecret_proof", proof))
+    return GraphRequest("GET", f"/{version}/{form_id}", query, token=token)
+
+
+def read_form(answer: GraphAnswer, now: datetime) -> FormRead:
+    """The form that `answer` holds. Raises an error of errors.py where the request failed."""
+    usages = read_usage(answer.headers)
+    body = _decipher(answer.body, answer.status)
+    _raise_error(answer.status, body, usages, now)
+    if not isinstance(body, dict) or "id" not in body:
+        raise GraphUnavailable("Graph answered with something that is no form")
+    return FormRead(body, usages)
 
 
 def read_result_page(answer: GraphAnswer, now: datetime) -> ResultPage:

@@ -5,7 +5,7 @@ Invariant: the sum of a Page's blocks is never less than the calls that were mad
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -69,7 +69,7 @@ select
           and created_time > %(now)s::timestamptz - %(leads_of)s::interval
           and created_time < %(now)s::timestamptz + interval '1 day'
         limit %(most)s) as counted) as ours,
-    (select coalesce(sum(greatest(leads_count - expired_leads_count, 0)), 0)::bigint from forms
+    (select coalesce(sum(greatest(leads_count - coalesce(expired_leads_count, 0), 0)), 0)::bigint from forms
         where page_id = %(page_id)s and counted_at > %(now)s::timestamptz - %(counted_for)s::interval) as metas,
     (select limit_override from pages where page_id = %(page_id)s) as override
 """
@@ -92,31 +92,14 @@ on conflict (page_id) do update set limit_override = excluded.limit_override, up
 """The operator's own limit for a Page, or none."""
 
 STALE_LIMITS: Final = """
-select page_id, coalesce(forms_asked_at < %(forms_before)s, true) as forms_due
-from pages where coalesce(limit_at < %(before)s, true) or coalesce(forms_asked_at < %(forms_before)s, true)
+select page_id from pages
+where coalesce(limit_at < greatest(%(before)s::timestamptz, forms_listed_at), true)
 order by limit_at nulls first limit %(most)s
 """
-"""Pages whose limit is due to be worked out again, and whether Meta's counts of their forms are due too."""
-
-ASKING_FORMS: Final = """
-update pages set forms_asked_at = %(now)s where page_id = %(page_id)s
-"""
-"""Meta is being asked for the counts of a Page's forms, whatever comes of it."""
-
-KEEP_FORMS: Final = """
-insert into forms (form_id, page_id, status, leads_count, expired_leads_count, counted_at)
-select form_id, %(page_id)s, status, leads_count, expired_leads_count, %(now)s
-from jsonb_to_recordset(%(forms)s::jsonb) as f (
-    form_id text, status text, leads_count bigint, expired_leads_count bigint)
-order by form_id
-on conflict (form_id) do update set page_id = excluded.page_id, status = excluded.status,
-    leads_count = excluded.leads_count, expired_leads_count = excluded.expired_leads_count,
-    counted_at = excluded.counted_at
-"""
-"""Meta's counts of some forms of a Page."""
+"""Pages whose limit is old, or older than Meta's counts."""
 
 FORM_COUNTS: Final = """
-select greatest(leads_count - expired_leads_count, 0) as leads from forms
+select greatest(leads_count - coalesce(expired_leads_count, 0), 0) as leads from forms
 where page_id = %(page_id)s and leads_count is not null
   and counted_at > %(now)s::timestamptz - %(counted_for)s::interval
 """
@@ -229,20 +212,10 @@ class BudgetStore:
         """Set or (None) lift the operator's own limit."""
         await self._rows(OVERRIDE, {"page_id": page_id, "calls": calls, "now": now})
 
-    async def stale_limits(
-        self, *, before: datetime, forms_before: datetime, most: int
-    ) -> tuple[tuple[str, bool], ...]:
-        """Pages whose limit was last worked out before a moment, and whether their forms are due to be counted."""
-        asked = {"before": before, "forms_before": forms_before, "most": most}
-        return tuple((row["page_id"], row["forms_due"]) for row in await self._rows(STALE_LIMITS, asked))
-
-    async def asking_forms(self, page_id: str, now: datetime) -> None:
-        """Meta is being asked for the counts of this Page's forms."""
-        await self._rows(ASKING_FORMS, {"page_id": page_id, "now": now})
-
-    async def keep_forms(self, page_id: str, forms: Sequence[Mapping[str, object]], now: datetime) -> None:
-        """Note Meta's counts: `form_id`, `status`, `leads_count`, `expired_leads_count` of each form."""
-        await self._rows(KEEP_FORMS, {"page_id": page_id, "forms": _array(forms), "now": now})
+    async def stale_limits(self, *, before: datetime, most: int) -> tuple[str, ...]:
+        """Pages whose limit was worked out before a moment, or before Meta's counts came; the oldest first."""
+        asked = {"before": before, "most": most}
+        return tuple(row["page_id"] for row in await self._rows(STALE_LIMITS, asked))
 
     async def form_counts(self, page_id: str, now: datetime) -> list[int]:
         """Leads that Meta holds of each form of a Page, where it was asked lately."""
@@ -256,7 +229,3 @@ class BudgetStore:
 
 def _object(unspent: Mapping[int, int]) -> str:
     return json.dumps({str(block): calls for block, calls in unspent.items()})
-
-
-def _array(forms: Sequence[Mapping[str, object]]) -> str:
-    return json.dumps(list(forms))

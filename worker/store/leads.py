@@ -96,13 +96,13 @@ class LeadStore:
 
         Safe to repeat: a second application of the same verdicts changes nothing.
         """
-        rows = {reference.leadgen_id: _row(reference, outcome, now) for reference, outcome in settled}
+        rows = {reference.leadgen_id: row_of(reference, outcome, now) for reference, outcome in settled}
         await self._settle_rows([rows[leadgen_id] for leadgen_id in sorted(rows)], now)
         await self._judge_pages(settled, now)
 
     async def _settle_rows(self, rows: list[Row], now: datetime) -> None:
         try:
-            await self._rows(sql.SETTLE, {"rows": _text(rows), "now": now})
+            await self._rows(sql.SETTLE, {"rows": json_of(rows), "now": now})
         except RowsRefused as refused:
             if len(rows) > 1:
                 middle = len(rows) // 2
@@ -223,7 +223,8 @@ class LeadStore:
         return (await self._rows(sql.LATENCY, {"since": since}))[0]
 
 
-def _text(rows: list[Row]) -> str:
+def json_of(rows: Sequence[Row]) -> str:
+    """Rows as LEAD_ROWS reads them. Raises RowsRefused where one is nested too deeply."""
     try:
         return json.dumps(rows, ensure_ascii=False)
     except RecursionError:
@@ -250,7 +251,8 @@ def _leased(row: Mapping[str, Any]) -> InFlight:
     )
 
 
-def _row(reference: InFlight, outcome: Outcome, now: datetime) -> Row:
+def row_of(reference: InFlight, outcome: Outcome, now: datetime) -> Row:
+    """The object of LEAD_ROWS that says what became of a reference."""
     row: Row = {
         "leadgen_id": reference.leadgen_id,
         "turn": reference.turn,

@@ -35,22 +35,25 @@ def _kept(column: str) -> str:
 _SET_LEAD: Final = ",\n    ".join(_kept(column) for column in (*_LEAD_COLUMNS, *_JSON_COLUMNS))
 _NAMES: Final = ", ".join((*_LEAD_COLUMNS, *_JSON_COLUMNS))
 
-SETTLE: Final = f"""
-insert into leadgen as l (
-    leadgen_id, state, reason, attempts, failed_for, due_at, turn, first_seen_at, last_seen_at, page_id, {_NAMES},
-    is_test, in_part, cleaned, source, received_at, stored_at, updated_at)
-select leadgen_id, state, reason, attempts, failed_for, due_at, coalesce(turn, -1), first_seen_at, first_seen_at,
-    page_id, {_NAMES},
-    is_test, in_part, cleaned, source, received_at, case when state = 'stored' then %(now)s::timestamptz end, %(now)s
-from jsonb_to_recordset(%(rows)s::jsonb) as r (
+LEAD_ROWS: Final = """jsonb_to_recordset(%(rows)s::jsonb) as r (
     leadgen_id text, state text, reason text, attempts integer, failed_for text, due_at timestamptz, turn bigint,
     first_seen_at timestamptz, page_id text, form_id text, ad_id text, ad_name text, adset_id text,
     adset_name text, campaign_id text, campaign_name text, created_time timestamptz, is_organic boolean,
     platform text, partner_name text, retailer_item_id text, field_data jsonb,
     custom_disclaimer_responses jsonb, extra jsonb, is_test boolean, in_part boolean, cleaned boolean,
-    source text, received_at timestamptz)
-order by leadgen_id
-on conflict (leadgen_id) do update set
+    source text, received_at timestamptz)"""
+"""`rows`, a JSON array with one object a leadgen_id, as a table."""
+
+INSERT_LEADS: Final = f"""insert into leadgen as l (
+    leadgen_id, state, reason, attempts, failed_for, due_at, turn, first_seen_at, last_seen_at, page_id, {_NAMES},
+    is_test, in_part, cleaned, source, received_at, stored_at, updated_at)
+select r.leadgen_id, r.state, r.reason, r.attempts, r.failed_for, r.due_at, coalesce(r.turn, -1), r.first_seen_at,
+    r.first_seen_at, r.page_id, {", ".join(f"r.{column}" for column in (*_LEAD_COLUMNS, *_JSON_COLUMNS))},
+    r.is_test, r.in_part, r.cleaned, r.source, r.received_at,
+    case when r.state = 'stored' then %(now)s::timestamptz end, %(now)s
+from"""
+
+OR_UPDATE_LEADS: Final = f"""on conflict (leadgen_id) do update set
     state = case when l.state = 'stored' then 'stored' else excluded.state end,
     reason = excluded.reason,
     attempts = excluded.attempts,
@@ -69,7 +72,14 @@ on conflict (leadgen_id) do update set
     updated_at = excluded.updated_at
 where l.state <> 'erased'
   and (excluded.state = 'stored'
-       or (excluded.turn >= 0 and l.turn = excluded.turn and (l.state = 'waiting' or l.in_part)))
+       or (excluded.turn >= 0 and l.turn = excluded.turn and (l.state = 'waiting' or l.in_part)))"""
+"""A lead beats every other state but erased. Any other verdict changes the row that its holder leased, in the same
+turn; on a stored row that was read in part it only moves its next reading."""
+
+SETTLE: Final = f"""
+{INSERT_LEADS} {LEAD_ROWS}
+order by leadgen_id
+{OR_UPDATE_LEADS}
 """
 """What became of a batch of references, in one statement; `rows` is a JSON array, one object a leadgen_id.
 

@@ -48,6 +48,8 @@ class Statements:
         try:
             async with self._pool.connection() as connection:
                 yield connection
+        except PoolTimeout:
+            raise StoreUnavailable("Postgres gives no connection") from None
         except psycopg.Error as error:
             sqlstate = error.sqlstate or ""
             if sqlstate[:2] in _ROW_CLASSES:
@@ -55,5 +57,3 @@ class Statements:
             raise StoreUnavailable(
                 f"Postgres cannot do this now: {type(error).__name__} {sqlstate}"
             ) from None
-        except PoolTimeout:
-            raise StoreUnavailable("Postgres gives no connection") from None

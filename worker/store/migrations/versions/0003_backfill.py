@@ -57,6 +57,8 @@ create table slices (
     leases integer not null default 0,
     attempts integer not null default 0,
     reason text,
+    failed_for text,
+    watermark timestamptz,
     calls integer not null default 0,
     leads integer not null default 0,
     stored integer not null default 0,
@@ -73,7 +75,6 @@ create table findings (
     day date not null,
     listed integer not null default 0,
     fresh integer not null default 0,
-    erased integer not null default 0,
     unexplained integer not null default 0,
     primary key (slice_id, form_id, day)
 );
@@ -83,6 +84,7 @@ create table repaired (
     form_id text not null,
     created_time timestamptz not null,
     was text not null check (was in ('missing', 'waiting', 'dead')),
+    backfill_id bigint not null,
     repaired_at timestamptz not null
 );
 create index repaired_form on repaired (form_id, created_time);
@@ -113,7 +115,7 @@ COMMENTS = {
     "forms.read_from": "Leads created before are not reconciled; null: all that Meta holds.",
     "forms.watermark": "Every lead created before is stored, as far as Meta listed it.",
     "forms.reconcile_at": "When the form is next compared with Meta's listing.",
-    "forms.deep_at": "When all its leads of 90 days were last compared, id by id.",
+    "forms.deep_at": "When the last comparison of all its leads of 90 days ended.",
     "pages.forms_listed_at": "When Meta last told all forms of the Page.",
     "backfills": "Readings of the past: asked for, or begun by a reconciliation; each is cut into slices.",
     "backfills.purpose": "backfill: bring leads; reconcile: since the watermark; deep: 90 days, id by id.",
@@ -121,6 +123,9 @@ COMMENTS = {
     "slices": "Half-open [since, until) of unix seconds of one form's or ad's listing; together they cover a backfill.",
     "slices.leads": "Leads that the listing brought so far in this reading; stored: those that were not stored before.",
     "slices.readings": "How often it was begun.",
+    "slices.attempts": "Failures in a row for the reason in failed_for; waiting for other reasons counts nothing.",
+    "slices.watermark": "That of its form when its reading began: a quick run counts what is new since then.",
+    "repaired.backfill_id": "The run that brought it; the run itself is forgotten sooner.",
     "findings": "What the open slices of a reconciliation found, by form and day of creation.",
     "repaired": "Leads that a reconciliation brought although no webhook, or no read, had.",
     "repaired.was": "What there was of it before: nothing, a waiting row or a dead letter.",

@@ -1,0 +1,177 @@
+"""Forms whose turn has come -> slices of their listings to compare with our rows, and when their next turn is.
+
+Comparing is walking (walking.py): what the listing brings and we lack becomes a row, and is reported. It decides when
+and from where on; it is handed rows, clock and settings and imports no I/O. Invariants: a form's watermark is moved by
+runs that lack nothing, never past now less the lag; a form that is new here is read from its beginning.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Final, Protocol
+
+from worker.budget.policy import Shares, Window, cadence
+from worker.plans import FormFacts, Plan, plan_forms, span_of
+
+ACTIVE_WITHIN: Final = timedelta(days=7)
+"""A form that got a lead within this is active."""
+QUIET_PARTS: Final = 4
+"""A form without a recent lead has its turn so many times more seldom."""
+CLOSED_EVERY: Final = timedelta(days=1)
+"""How often a form is compared that is archived and gets no leads any more; the deep comparison sees it too."""
+BACKFILL_AGAIN: Final = timedelta(hours=6)
+"""When a new form whose first reading failed is read again."""
+
+
+class Rows(Protocol):
+    """What this file needs of the rows."""
+
+    async def forms_due(
+        self,
+        now: datetime,
+        *,
+        due_by: datetime,
+        active: timedelta,
+        page_ids: Sequence[str] | None = None,
+        most: int = 500,
+    ) -> list[dict[str, Any]]: ...
+    async def deep_due(self, before: datetime, most: int = 200) -> list[dict[str, Any]]: ...
+    async def live_leads(self, page_id: str, now: datetime) -> int: ...
+    async def open(self, plan: Plan, now: datetime) -> tuple[int, bool]: ...
+    async def reconcile_at(
+        self,
+        form_id: str,
+        at: datetime,
+        *,
+        watermark: datetime | None = None,
+        read_from: datetime | None = None,
+    ) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ReconcileSettings:
+    """`soonest`: between two turns of an active form; `overlap`: how far behind the watermark each turn begins.
+
+    `lag`: how far behind now it ends. `deep`: between two full comparisons. `read_new_forms`: from their beginning.
+    """
+
+    soonest: timedelta = timedelta(minutes=15)
+    overlap: timedelta = timedelta(hours=1)
+    lag: timedelta = timedelta(minutes=5)
+    deep: timedelta = timedelta(days=1)
+    read_new_forms: bool = True
+    window: Window = field(default_factory=Window)
+
+
+class Reconciler:
+    """Begins comparisons. `clock` gives aware UTC."""
+
+    def __init__(self, rows: Rows, settings: ReconcileSettings, clock: Callable[[], datetime]) -> None:
+        self._rows = rows
+        self._settings = settings
+        self._clock = clock
+        self.taken_up: frozenset[str] = frozenset()
+
+    async def reconcile(self, wanted_pages: Sequence[str] = ()) -> dict[str, int]:
+        """Begin the comparisons that are due; those of `wanted_pages` are. Counts what was begun.
+
+        `taken_up` then names the Pages of which some form was looked at.
+        """
+        now = self._clock()
+        due = await self._rows.forms_due(now, due_by=now, active=ACTIVE_WITHIN)
+        if wanted_pages:
+            whenever = now + timedelta(days=366)
+            due += await self._rows.forms_due(
+                now, due_by=whenever, active=ACTIVE_WITHIN, page_ids=wanted_pages
+            )
+        counts = {"reconciled": 0, "new_forms": 0}
+        paces: dict[str, timedelta] = {}
+        self.taken_up = frozenset(row["page_id"] for row in due)
+        for form in {row["form_id"]: row for row in due}.values():
+            if form["page_id"] not in paces:
+                paces[form["page_id"]] = await self._pace(form, now)
+            if form["watermark"] is None:
+                counts["new_forms"] += await self._begin(form, now)
+            else:
+                counts["reconciled"] += await self._compare(form, now, paces[form["page_id"]])
+        return counts
+
+    async def reconcile_deep(self) -> dict[str, int]:
+        """Begin the full comparisons that are due. Counts what was begun."""
+        now = self._clock()
+        begun = 0
+        for form in await self._rows.deep_due(now - self._settings.deep):
+            plan = deep_plan(form, now=now, lag=self._settings.lag)
+            if plan is not None:
+                begun += (await self._rows.open(plan, now))[1]
+        return {"compared_in_full": begun}
+
+    async def _pace(self, form: dict[str, Any], now: datetime) -> timedelta:
+        """How often the Page's forms can be compared, by what its budget leaves."""
+        return (
+            cadence(
+                calls_a_round=max(1, form["forms"]),
+                limit=form["limit_calls"] or 0,
+                live=await self._rows.live_leads(form["page_id"], now),
+                window=self._settings.window,
+                shares=Shares(),
+                soonest=self._settings.soonest,
+            )
+            if form["limit_calls"]
+            else self._settings.soonest
+        )
+
+    async def _begin(self, form: dict[str, Any], now: datetime) -> int:
+        """A form that is new here."""
+        if not self._settings.read_new_forms:
+            await self._rows.reconcile_at(
+                form["form_id"], now + self._settings.soonest, watermark=now, read_from=now
+            )
+            return 0
+        plan = _plan(form, "backfill", None, now, self._settings.lag)
+        if plan is None:
+            return 0
+        _, is_new = await self._rows.open(plan, now)
+        await self._rows.reconcile_at(form["form_id"], now + BACKFILL_AGAIN)
+        return int(is_new)
+
+    async def _compare(self, form: dict[str, Any], now: datetime, pace: timedelta) -> int:
+        begun = 0
+        since = form["watermark"] - self._settings.overlap
+        if form["read_from"] is not None:
+            since = max(since, form["read_from"])
+        plan = _plan(form, "reconcile", since, now, self._settings.lag)
+        if plan is not None:
+            begun = int((await self._rows.open(plan, now))[1])
+        every = pace if form["is_active"] else pace * QUIET_PARTS
+        if form["status"] not in (None, "ACTIVE") and not form["is_active"]:
+            every = max(every, CLOSED_EVERY)
+        await self._rows.reconcile_at(form["form_id"], now + every)
+        return begun
+
+
+def deep_plan(
+    form: dict[str, Any], *, now: datetime, lag: timedelta, since: datetime | None = None
+) -> Plan | None:
+    """Compare a form in full: over all that Meta holds and we keep, or since a moment that was asked for."""
+    if since is None:
+        return _plan(form, "deep", form["read_from"], now, lag)
+    return _plan(form, "deep", since, now, lag, asked=(since, None))
+
+
+def _plan(
+    form: dict[str, Any],
+    purpose: str,
+    since: datetime | None,
+    now: datetime,
+    lag: timedelta,
+    asked: tuple[datetime | None, datetime | None] = (None, None),
+) -> Plan | None:
+    span = span_of(since, None, now=now, lag=lag)
+    if span is None:
+        return None
+    facts = FormFacts(form["form_id"], form["leads"], form["created_time"])
+    return plan_forms(
+        [facts], purpose=purpose, edge="form", object_id=form["form_id"], page_id=form["page_id"], span=span, now=now,
+        asked=asked,
+    )  # fmt: skip
