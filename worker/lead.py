@@ -7,6 +7,7 @@ that leadsync has no column for lands in `extra`, so nothing is dropped.
 
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -39,6 +40,9 @@ _FALSE: Final = frozenset({False, "0", "false", "False", ""})
 # What json.dumps writes for the values that Postgres' jsonb refuses. A text that merely looks like one of these
 # only costs the slow, exact look.
 _SUSPECT: Final = ("\\u0000", "NaN", "Infinity")
+_LONE_SURROGATE: Final = re.compile(
+    r"\\u[dD](?:[89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD])[c-fC-F])"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +82,10 @@ class Lead:
     cleaned: bool
 
     @classmethod
-    def from_graph(cls, raw: object, *, leadgen_id: str, in_part: bool) -> "Lead":
+    def from_graph(cls, raw: object, *, leadgen_id: str, in_part: bool, is_clean: bool = False) -> "Lead":
         """The lead that Graph's JSON object `raw` describes.
 
+        `is_clean`: `may_be_dirty` has said no of the answer that it came with, so it is not looked through again.
         Raises LeadMalformed where `raw` is no object or describes another id than the one that was asked for.
         """
         if not isinstance(raw, dict):
@@ -88,21 +93,25 @@ class Lead:
         if _text(raw.get("id")) != leadgen_id:
             raise LeadMalformed(f"Graph's answer for lead {leadgen_id} carries another id")
         try:
-            cleaned = _is_dirty(raw)
+            cleaned = not is_clean and _is_dirty(raw)
             answer: dict[str, Json] = _clean_object(raw) if cleaned else raw
         except RecursionError:
             raise LeadMalformed(f"Graph's answer for lead {leadgen_id} is nested too deeply") from None
-        extra = {name: value for name, value in answer.items() if name not in _KNOWN_FIELDS}
-        texts = {name: _text(answer.get(name)) for name in TEXT_FIELDS}
-        for name, text in texts.items():
-            if text is None and answer.get(name) not in (None, ""):
-                extra[name] = answer[name]
-        created_time = _time(answer.get("created_time"))
-        if created_time is None and answer.get("created_time") is not None:
-            extra["created_time"] = answer["created_time"]
-        is_organic = _flag(answer.get("is_organic"))
-        if is_organic is None and answer.get("is_organic") is not None:
-            extra["is_organic"] = answer["is_organic"]
+        extra = {name: answer[name] for name in answer.keys() - _KNOWN_FIELDS}
+        texts: dict[str, str | None] = {}
+        for name in TEXT_FIELDS:
+            value = answer.get(name)
+            texts[name] = text = value or None if isinstance(value, str) else _text(value)
+            if text is None and value not in (None, ""):
+                extra[name] = value
+        told = answer.get("created_time")
+        created_time = _time(told)
+        if created_time is None and told is not None:
+            extra["created_time"] = told
+        told = answer.get("is_organic")
+        is_organic = _flag(told)
+        if is_organic is None and told is not None:
+            extra["is_organic"] = told
         field_data = answer.get("field_data")
         return cls(
             leadgen_id=leadgen_id,
@@ -112,10 +121,23 @@ class Lead:
             field_data=field_data,
             custom_disclaimer_responses=answer.get("custom_disclaimer_responses"),
             extra=extra,
-            is_test=any(_is_dummy(a) for a in answers(field_data)),
+            is_test=_is_test(field_data),
             in_part=in_part,
             cleaned=cleaned,
         )
+
+
+def may_be_dirty(body: bytes) -> bool:
+    """Whether JSON as it came may hold a text that Postgres refuses; where this says no, it does not.
+
+    Pairs of surrogates are how letters beyond the basic plane are escaped, so only a lone one is suspect. It does not
+    look at numbers.
+    """
+    try:
+        text = body.decode()
+    except UnicodeDecodeError:
+        return True
+    return "\\u0000" in text or "\0" in text or _LONE_SURROGATE.search(text) is not None
 
 
 def answers(field_data: Json) -> Iterator[Answer]:
@@ -133,11 +155,20 @@ def answers(field_data: Json) -> Iterator[Answer]:
         yield Answer(name, tuple(v if isinstance(v, str) else json.dumps(v) for v in listed))
 
 
-def _is_dummy(answer: Answer) -> bool:
-    return any(
-        value.startswith(_TEST_MARK) or (answer.name == "email" and value in _TEST_EMAILS)
-        for value in answer.values
-    )
+def _is_test(field_data: Json) -> bool:
+    """Whether Meta's testing tool answered."""
+    if not isinstance(field_data, list):
+        return False
+    for entry in field_data:
+        if not isinstance(entry, dict):
+            continue
+        values = entry.get("values")
+        for value in values if isinstance(values, list) else (values,):
+            if isinstance(value, str) and (
+                value.startswith(_TEST_MARK) or (value in _TEST_EMAILS and entry.get("name") == "email")
+            ):
+                return isinstance(entry.get("name"), str)
+    return False
 
 
 def _text(value: object) -> str | None:

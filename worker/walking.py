@@ -8,6 +8,7 @@ begins anew, from nothing, whenever it breaks off, since a cursor cannot be kept
 https://developers.facebook.com/docs/graph-api/results
 """
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -49,6 +50,8 @@ SMALLER_FOR: Final = timedelta(hours=1)
 LEDGER_AGAIN: Final = timedelta(seconds=5)
 LAPSES: Final = 3
 """So many grants in a row may run out unused before the slice is put off."""
+WRITES_AT_ONCE: Final = 3
+"""Result pages taken apart and written at the same time: fewer than the process has connections."""
 RESTARTS: Final = 3
 """So often a walk whose cursor is refused begins anew before that counts as a failure."""
 
@@ -167,6 +170,7 @@ class SliceWalker(Generic[L]):
         self._clock = clock
         self._dice = dice
         self._stop = stop
+        self._writing = asyncio.Semaphore(WRITES_AT_ONCE)
         self._reduced_until: dict[str, datetime] = {}
         self._smaller: dict[str, tuple[int, datetime]] = {}
 
@@ -222,11 +226,12 @@ class SliceWalker(Generic[L]):
 
     async def _take(self, leased: L, walk: _Walk, page: ResultPage) -> str | None:
         """Write what the result page brought; what became of the slice, or None where the walk goes on."""
-        known = len(walk.times)
-        leads = self._leads(leased, walk, page)
-        walk.result_pages += 1
-        calls, walk.untold_calls = walk.untold_calls, 0
-        ours = await self._store.write_leads(leased, leads, calls=calls, now=self._clock())
+        async with self._writing:
+            known = len(walk.times)
+            leads = self._leads(leased, walk, page)
+            walk.result_pages += 1
+            calls, walk.untold_calls = walk.untold_calls, 0
+            ours = await self._store.write_leads(leased, leads, calls=calls, now=self._clock())
         if not ours:
             return "taken_away"
         if page.after is None:
@@ -256,7 +261,7 @@ class SliceWalker(Generic[L]):
             if leadgen_id in walk.seen:
                 continue
             walk.seen.add(leadgen_id)
-            outcome = _outcome(entry, leadgen_id, in_part)
+            outcome = _outcome(entry, leadgen_id, in_part, page.is_clean)
             # Of a lead that cannot be read it is known that it was created within the slice.
             created = None if isinstance(outcome, Stored) else utc(leased.span.since)
             reference = InFlight(
@@ -360,9 +365,9 @@ class SliceWalker(Generic[L]):
         return limit if until is not None and until > self._clock() else RESULT_PAGE_LIMIT
 
 
-def _outcome(entry: object, leadgen_id: str, in_part: bool) -> Stored | DeadLetter:
+def _outcome(entry: object, leadgen_id: str, in_part: bool, is_clean: bool) -> Stored | DeadLetter:
     try:
-        return Stored(Lead.from_graph(entry, leadgen_id=leadgen_id, in_part=in_part))
+        return Stored(Lead.from_graph(entry, leadgen_id=leadgen_id, in_part=in_part, is_clean=is_clean))
     except LeadSyncError as error:
         return DeadLetter(error.reason)
     except Exception as error:

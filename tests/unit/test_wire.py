@@ -485,3 +485,29 @@ def test_no_listing_raises_anything_else(body: Any) -> None:
     except LeadSyncError:
         return
     assert found.after is None or found.after
+
+
+@pytest.mark.parametrize("number", ["1e400", "-1E999", "NaN", "-Infinity", "1" + "0" * 400 + ".0"])
+def test_a_result_page_with_a_number_that_is_none_is_not_clean(number: str) -> None:
+    """Postgres refuses such numbers, so its leads are looked through."""
+    told = read_result_page(
+        GraphAnswer(200, {}, b'{"data": [{"id": "1", "n": ' + number.encode() + b"}]}"), NOW
+    )
+    assert not told.is_clean
+
+
+@pytest.mark.parametrize(
+    ("text", "is_clean"),
+    [
+        (r"J\u00fcrgen \ud83d\ude00", True),
+        (r"a\u0000b", False),
+        (r"\ud83d", False),
+        (r"\ude00", False),
+        (r"\ud83d\ud83d\ude00", False),
+        (r"\ud83d\ude00\ude00", False),
+    ],
+)
+def test_a_result_page_is_clean_where_postgres_can_hold_all_of_it(text: str, is_clean: bool) -> None:
+    """Whole pairs of surrogates are letters; a NUL or a lone surrogate is none."""
+    body = b'{"data": [{"id": "1", "name": "' + text.encode() + b'", "n": 12.5}]}'
+    assert read_result_page(GraphAnswer(200, {}, body), NOW).is_clean == is_clean

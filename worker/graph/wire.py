@@ -9,6 +9,7 @@ https://developers.facebook.com/docs/graph-api/guides/secure-requests
 import hashlib
 import hmac
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -17,6 +18,7 @@ from typing import Final
 from worker.errors import GraphUnavailable, ItemUnanswered, LeadSyncError
 from worker.graph.faults import fault_of, read_error
 from worker.graph.usage import USAGE_HEADERS, Usage, read_usage
+from worker.lead import may_be_dirty
 
 # https://developers.facebook.com/docs/marketing-api/reference/user-lead-gen-info
 REDUCED_FIELDS: Final = (
@@ -85,6 +87,8 @@ class ResultPage:
     entries: tuple[object, ...] = field(repr=False)
     after: str | None
     usages: tuple[Usage, ...]
+    is_clean: bool = field(default=False, compare=False)
+    """Whether it is known that Postgres can hold all of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +238,8 @@ def read_result_page(answer: GraphAnswer, now: datetime) -> ResultPage:
     the token and a host, so it is never followed.
     """
     usages = read_usage(answer.headers)
-    body = _decipher(answer.body, answer.status)
+    odd_numbers: list[str] = []
+    body = _decipher(answer.body, answer.status, odd_numbers)
     _raise_error(answer.status, body, usages, now)
     entries = body.get("data") if isinstance(body, dict) else None
     if not isinstance(body, dict) or not isinstance(entries, list):
@@ -243,11 +248,12 @@ def read_result_page(answer: GraphAnswer, now: datetime) -> ResultPage:
     paging = paging if isinstance(paging, dict) else {}
     cursors = paging.get("cursors")
     after = cursors.get("after") if isinstance(cursors, dict) else None
+    is_clean = not odd_numbers and not may_be_dirty(answer.body)
     if not paging.get("next"):
-        return ResultPage(tuple(entries), None, usages)
+        return ResultPage(tuple(entries), None, usages, is_clean)
     if not isinstance(after, str) or not after:
         raise GraphUnavailable("Graph answered a listing that goes on without saying from where")
-    return ResultPage(tuple(entries), after, usages)
+    return ResultPage(tuple(entries), after, usages, is_clean)
 
 
 def _read_item(item: object, usages: tuple[Usage, ...], now: datetime) -> "object | LeadSyncError":
@@ -283,9 +289,18 @@ def _item_headers(item: object) -> dict[str, str]:
     return found
 
 
-def _decipher(body: bytes | str, status: int) -> object:
+def _decipher(body: bytes | str, status: int, odd_numbers: list[str] | None = None) -> object:
+    """The JSON value. Numbers that are none in Postgres, such as NaN and 1e400, are told in `odd_numbers`."""
+    odd = odd_numbers if odd_numbers is not None else []
+
+    def parse_float(text: str) -> float:
+        number = float(text)
+        if not math.isfinite(number):
+            odd.append(text)
+        return number
+
     try:
-        return json.loads(body, parse_int=_parse_int)
+        return json.loads(body, parse_int=_parse_int, parse_float=parse_float, parse_constant=parse_float)
     except (ValueError, RecursionError):
         raise GraphUnavailable(f"Graph answered HTTP {status} with a body that is no JSON") from None
 

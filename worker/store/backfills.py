@@ -70,12 +70,12 @@ moved as (
     returning p.page_id
 ),
 open_page as (
-    select page.page_id, %(per_page)s - coalesce(w.walks, 0) as room, false as is_probe
+    select page.page_id, %(per_page)s - coalesce(w.walks, 0) as room, coalesce(w.walks, 0) as walks, false as is_probe
     from page left join pages using (page_id)
         left join jsonb_to_recordset(%(walked)s::jsonb) as w (page_id text, walks integer) using (page_id)
     where page.page_id is not null and pages.parked_at is null
     union all
-    select page_id, 1, true from moved
+    select page_id, 1, 0, true from moved
 ),
 picked as (
     select due.slice_id, open_page.is_probe
@@ -83,7 +83,9 @@ picked as (
         select s.slice_id, s.due_at from slices s join backfills b using (backfill_id)
         where s.page_id = open_page.page_id and s.due_at <= %(now)s and b.state = 'running'
         order by s.due_at, s.slice_id limit greatest(0, open_page.room) for update of s skip locked) as due
-    order by row_number() over (partition by open_page.page_id order by due.due_at, due.slice_id), due.due_at
+    -- Pages in turns, those first of which fewer slices are being walked.
+    order by open_page.walks + row_number() over (partition by open_page.page_id order by due.due_at, due.slice_id),
+        due.due_at
     limit %(room)s
 ),
 leased as (

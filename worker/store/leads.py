@@ -226,7 +226,9 @@ class LeadStore:
 def json_of(rows: Sequence[Row]) -> str:
     """Rows as LEAD_ROWS reads them. Raises RowsRefused where one is nested too deeply."""
     try:
-        return json.dumps(rows, ensure_ascii=False)
+        # A key that is not there reads as null, and most columns of most leads are.
+        full = [{name: value for name, value in row.items() if value is not None} for row in rows]
+        return json.dumps(full, ensure_ascii=False)
     except RecursionError:
         # statement_too_complex: what Postgres itself says of a value nested too deeply.
         raise RowsRefused("54001") from None
