@@ -21,6 +21,9 @@ FULL: Final = {
     "budget_simulation": (),
     "hundred_thousand": (),
     "poor_page": (),
+    "backfill_speed": (),
+    "million": (),
+    "live_beside_backfill": (),
     # Ten windows of five minutes are 50 minutes, so here they are shorter; by itself its default is the long form.
     "budget_window": (
         "--window",
@@ -49,6 +52,9 @@ QUICK: Final = {
     "webhook_latency": ("--seconds", "20"),
     "fifty_thousand": ("--announced", "5000"),
     "broken_page": ("--pairs", "1", "--seconds", "4"),
+    "backfill_speed": ("--leads", "20000", "--forms", "8", "--pairs", "1"),
+    "million": ("--leads", "30000"),
+    "live_beside_backfill": ("--leads", "240000", "--pairs", "1", "--seconds", "6"),
     "budget_simulation": ("--quick",),
     "hundred_thousand": ("--leads", "5000", "--seconds", "5"),
     "poor_page": ("--window", "30", "--days", "1"),
@@ -69,7 +75,7 @@ QUICK: Final = {
 
 
 @click.command(help=as_help(__doc__))
-@click.option("--quick", is_flag=True, help="Small sizes: about six minutes instead of forty.")
+@click.option("--quick", is_flag=True, help="Small sizes: about ten minutes instead of seventy.")
 @click.option(
     "--json-dir", type=click.Path(file_okay=False, path_type=Path), help="Write each one's figures here."
 )

@@ -97,7 +97,7 @@ def _ours(env: Mapping[str, str], healthz: str) -> tuple[ProcessSpec, ...]:
         ),
         ProcessSpec(
             "backfill",
-            command("worker", "--queue", BACKFILL_QUEUE, "--concurrency", "1"),
+            command("worker", "--queue", BACKFILL_QUEUE),
             env=env,
             order=WORKERS,
             stop_seconds=22,

@@ -6,19 +6,24 @@ few seconds should not load all of Celery.
 
 import dataclasses
 import json
+import os
 import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Final
 
 import click
 
 from worker import logs
 from worker.cli.command import DATA_DIR, SERVERS, answer_of, data_dir_option, settings_for
 from worker.errors import ConfigurationError, LeadSyncError
-from worker.inbox import QUEUES
+from worker.inbox import BACKFILL_QUEUE, QUEUES
 from worker.settings import read_settings
 from worker.stream import last_look
+
+BACKFILL_NICENESS: Final = 10
+"""Where processors are short, the past waits for live leads."""
 
 
 @click.command()
@@ -98,6 +103,8 @@ def worker(queues: tuple[str, ...], concurrency: int | None) -> None:
         settings = dataclasses.replace(settings, worker_concurrency=concurrency)
     logs.configure(settings.log_style, settings.log_level)
     migrate_when_up(settings.database_url)
+    if queues == (BACKFILL_QUEUE,):
+        os.nice(BACKFILL_NICENESS)
     app = create_app(settings)
     Tasks(app, settings, queues or QUEUES, Family()).register()
     run_worker(app, settings, queues or QUEUES)
