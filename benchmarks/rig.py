@@ -136,6 +136,9 @@ def build_rig(
             "RECEIVER_HOST": "127.0.0.1",
             "RECEIVER_PORT": str(free_port()),
             "LOG_LEVEL": "warning",
+            # Only what is measured makes calls.
+            "BACKFILL_NEW_FORMS": "false",
+            "RECONCILE_EVERY_SECONDS": "86400",
             **(extra or {}),
         }
         bare = dataclasses.replace(read_settings(), database_url="", redis_url="")
