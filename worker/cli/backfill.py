@@ -75,7 +75,7 @@ def _moment(text: str | None, zone: ZoneInfo, name: str, *, end: bool = False) -
     "--ad", "ad_id", callback=_id, help="One ad; --page says whose, where no lead of it is stored yet."
 )
 @click.option("--since", help="Leads created at or after this: 2026-10-01, '30 days ago', unix seconds ...")
-@click.option("--until", help="Leads created before this.")
+@click.option("--until", help="Leads created before this; a date alone takes in its day.")
 @zone_option
 @click.option("--dry-run", is_flag=True, help="Tell what it would cost and take, and begin nothing.")
 @click.option(
