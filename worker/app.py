@@ -31,10 +31,10 @@ from worker.settings import Settings
 TIDY_EVERY_SECONDS: Final = 3_600.0
 LIMITS_EVERY_SECONDS: Final = 60.0
 """How often it is looked whether some Page's limit is due."""
-DISCOVER_EVERY_SECONDS: Final = 30.0
-RECONCILE_EVERY_SECONDS: Final = 30.0
+LOOK_TICKS: Final = 6
+"""Every so many rings it is looked whether some Page's forms, or some form, are due: every 30 seconds."""
 DEEP_EVERY_SECONDS: Final = 600.0
-"""How often it is looked whether some Page's forms, some form, some form in full is due."""
+"""How often it is looked whether some form is due in full."""
 
 
 def create_app(settings: Settings) -> Celery:
@@ -85,11 +85,11 @@ def _options(settings: Settings) -> dict[str, Any]:
             BACKFILL_TASK: {"task": BACKFILL_TASK, "schedule": settings.ring_every},
             DISCOVER_TASK: {
                 "task": DISCOVER_TASK,
-                "schedule": min(DISCOVER_EVERY_SECONDS, settings.forms_discover),
+                "schedule": min(LOOK_TICKS * settings.ring_every, settings.forms_discover),
             },
             RECONCILE_TASK: {
                 "task": RECONCILE_TASK,
-                "schedule": min(RECONCILE_EVERY_SECONDS, settings.reconcile_every),
+                "schedule": min(LOOK_TICKS * settings.ring_every, settings.reconcile_every),
             },
             DEEP_TASK: {"task": DEEP_TASK, "schedule": min(DEEP_EVERY_SECONDS, settings.reconcile_deep)},
         },
