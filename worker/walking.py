@@ -47,6 +47,8 @@ REDUCED_FOR: Final = timedelta(hours=1)
 """How long a Page whose ad fields were refused is listed without them."""
 SMALLER_FOR: Final = timedelta(hours=1)
 """How long a form that asked for smaller result pages gets them."""
+AD_REFUSED: Final = "throttled_ad"
+"""Why a slice waits that shares its wait with nothing else of its Page."""
 LEDGER_AGAIN: Final = timedelta(seconds=5)
 LAPSES: Final = 3
 """So many grants in a row may run out unused before the slice is put off."""
@@ -184,7 +186,7 @@ class SliceWalker(Generic[L]):
             sent = False
             try:
                 token = self._tokens.token_for(leased.page_id)
-                grant = await self._budget.request(leased.page_id, 1, Lane.BACKFILL)
+                grant = await self._budget.request(leased.page_id, 1, Lane.BACKFILL, also=_scopes(leased))
                 if isinstance(grant, Refusal):
                     return await self._refused(leased, walk, grant.not_before, grant.reason)
                 sent = True
@@ -196,14 +198,16 @@ class SliceWalker(Generic[L]):
                 return "put_off"
             except Throttled as error:
                 walk.untold_calls += 1
-                until = await self._throttled(leased.page_id, error)
-                return await self._refused(leased, walk, until, f"{error.reason}_{error.scope}")
+                # Meta meters an ad's listing by its ad account. The Page's other calls do not wait with it.
+                scope = "ad" if leased.edge == "ad" and error.scope == "ad_account" else error.scope
+                until = await self._throttled(leased, scope, error)
+                return await self._refused(leased, walk, until, f"{error.reason}_{scope}")
             except LeadSyncError as error:
                 walk.untold_calls += sent and not isinstance(error, GrantLapsed)
                 if not await self._goes_on(leased, walk, error):
                     return await self._failed(leased, walk, error)
                 continue
-            await self._heard(leased.page_id, grant, page.usages)
+            await self._heard(leased, grant, page.usages)
             if leased.is_probe and walk.result_pages == 0:
                 await self._store.unpark([leased.page_id], self._clock())
             ended = await self._take(leased, walk, page)
@@ -331,7 +335,8 @@ class SliceWalker(Generic[L]):
 
     async def _refused(self, leased: L, walk: _Walk, until: datetime, reason: str) -> str:
         await self._put_off(leased, walk, until, reason)
-        await self._store.put_off_page(leased.page_id, until, reason, self._clock())
+        if reason != AD_REFUSED:
+            await self._store.put_off_page(leased.page_id, until, reason, self._clock())
         return "refused"
 
     async def _put_off(
@@ -343,18 +348,24 @@ class SliceWalker(Generic[L]):
             leased, until, reason, attempts=counted, failed_for=failed_for, calls=walk.untold_calls
         )
 
-    async def _throttled(self, page_id: str, error: Throttled) -> datetime:
+    async def _throttled(self, leased: L, scope: str, error: Throttled) -> datetime:
         try:
-            return await self._budget.throttled(page_id, error.scope, (), error.regain)
+            return await self._budget.throttled(leased.page_id, scope, (), error.regain, also=_scopes(leased))
         except LedgerUnavailable:
-            log.warning("throttle_not_noted", page_id=page_id, scope=error.scope)
+            log.warning("throttle_not_noted", page_id=leased.page_id, scope=scope)
             return error.until
 
-    async def _heard(self, page_id: str, grant: Grant, usages: tuple[Usage, ...]) -> None:
+    async def _heard(self, leased: L, grant: Grant, usages: tuple[Usage, ...]) -> None:
+        of_ad = [usage for usage in usages if leased.edge == "ad" and usage.scope == "ad_account"]
+        others = tuple(usage for usage in usages if usage not in of_ad)
         try:
-            await self._budget.heard(page_id, grant, usages)
+            await self._budget.heard(leased.page_id, grant, others, also=_scopes(leased))
+            if any(usage.percent >= 100 or usage.regain_minutes > 0 for usage in of_ad):
+                minutes = max(usage.regain_minutes for usage in of_ad)
+                regain = timedelta(minutes=minutes) if minutes > 0 else None
+                await self._budget.throttled(leased.page_id, "ad", (), regain, also=_scopes(leased))
         except LedgerUnavailable:
-            log.warning("usage_not_noted", page_id=page_id)
+            log.warning("usage_not_noted", page_id=leased.page_id)
 
     def _fields(self, page_id: str) -> Sequence[str]:
         until = self._reduced_until.get(page_id)
@@ -363,6 +374,11 @@ class SliceWalker(Generic[L]):
     def _limit(self, object_id: str) -> int:
         limit, until = self._smaller.get(object_id, (RESULT_PAGE_LIMIT, None))
         return limit if until is not None and until > self._clock() else RESULT_PAGE_LIMIT
+
+
+def _scopes(leased: Leased) -> tuple[str, ...]:
+    """Further scopes of the budget that a slice's calls fall in."""
+    return (f"ad:{leased.object_id}",) if leased.edge == "ad" else ()
 
 
 def _outcome(entry: object, leadgen_id: str, in_part: bool, is_clean: bool) -> Stored | DeadLetter:

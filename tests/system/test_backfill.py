@@ -177,7 +177,7 @@ def test_a_form_and_an_ad_are_read_by_themselves_and_by_time(stack: Whole) -> No
     page = pages(stack)[1]
     form = page["forms"][1]
     since = "2 days ago"
-    begun = told(stack, "backfill", "--form", form["form_id"], "--since", since)
+    begun = told(stack, "backfill", "--form", form["form_id"], "--page", page["page_id"], "--since", since)
     assert stack.wait_for(lambda: ended(stack, begun["backfill_id"]), 60)
     wanted = {
         i
@@ -197,6 +197,23 @@ def test_a_form_and_an_ad_are_read_by_themselves_and_by_time(stack: Whole) -> No
     assert of_ad <= {
         row[0] for row in sql(stack, f"select leadgen_id from leads where ad_id = '{begun['object_id']}'")
     }
+
+
+def test_a_throttled_ad_account_holds_up_the_ad_s_backfill_and_no_live_lead(stack: Whole) -> None:
+    """An ad's listing is metered by its ad account: the Page's own calls go on."""
+    page = pages(stack)[1]
+    ad = page["forms"][0]["ads"][1]
+    stack.post("limits", {"page": page["page_id"], "ads_limit": 0})
+    begun = told(
+        stack, "backfill", "--ad", ad if isinstance(ad, str) else ad["ad_id"], "--page", page["page_id"]
+    )
+    waits = f"select reason from slices where backfill_id = {begun['backfill_id']} and state = 'waiting'"
+    assert stack.wait_for(lambda: sql(stack, waits) == [("throttled_ad",)], 30)
+    (leadgen_id,) = stack.post("leads", {"count": 1, "page": page["page_id"]})["leads"]
+    stack.send(leads=[leadgen_id])
+    assert stack.wait_for(lambda: len(stack.rows([leadgen_id])) == 1, 10)
+    stack.post("limits", {"page": page["page_id"], "ads_limit": None})
+    assert "stopped" in command(stack, "backfills", "cancel", str(begun["backfill_id"])).stdout
 
 
 def test_a_backfill_can_be_forecast_and_stopped(stack: Whole) -> None:

@@ -322,6 +322,16 @@ def test_a_throttle_puts_off_the_page_and_counts_no_attempt(scope: str, at_resul
     assert [closed[:2] for closed in bench.budget.closed] == [(PAGE, scope)]
 
 
+def test_a_throttle_of_an_ad_s_listing_holds_up_nothing_else_of_its_page() -> None:
+    """Meta meters it by the ad account, and the Page's other calls by the Page."""
+    bench = Bench(some(3)).faults(Throttled("told", until=after_now(9), scope="ad_account"))
+    bench.rows.add(ASlice(1, edge="ad", span=HOUR), ASlice(2, span=HOUR))
+    assert bench.walk(bench.rows.rows[1].one) == "refused"
+    assert [closed[:2] for closed in bench.budget.closed] == [(PAGE, "ad")]
+    assert bench.rows.pages_put_off == []
+    assert bench.rows.rows[2].due_at == NOW
+
+
 def test_a_throttle_that_cannot_be_noted_holds_until_meta_s_own_time() -> None:
     """A ledger that is away costs the note and nothing else."""
     bench = Bench(some(3)).faults(Throttled("told", until=after_now(77), scope="page"))
