@@ -397,7 +397,9 @@ class Runtime:
 
     async def _discover(self, stop: Callable[[], bool]) -> dict[str, int]:
         await self._backfills.know_pages(self._tokens.page_ids(), now())
-        return await self._forms.run(stop)
+        counts = await self._forms.run(stop)
+        # Limits follow from Meta's counts, which have just come.
+        return counts | await self._limits.run(stop)
 
     def _beside(self, what: str, work: Callable[[Callable[[], bool]], Awaitable[dict[str, int]]]) -> None:
         running = self._besides.get(what)
