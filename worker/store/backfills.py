@@ -530,8 +530,10 @@ class BackfillStore:
 
         A row that Postgres refuses becomes a dead letter without its content.
         """
-        # What the listing brought in part is completed by the listing, not by a call a lead.
-        rows = [{**row_of(reference, outcome, now), "due_at": None} for reference, outcome in leads]
+        rows = [row_of(reference, outcome, now) for reference, outcome in leads]
+        for row in rows:
+            # What the listing brought in part is completed by the listing, not by a call a lead.
+            row["due_at"] = None
         return await self._write_rows(leased, rows, calls, now)
 
     async def _write_rows(self, leased: LeasedSlice, rows: Sequence[Row], calls: int, now: datetime) -> bool:

@@ -228,7 +228,7 @@ def json_of(rows: Sequence[Row]) -> str:
     try:
         # A key that is not there reads as null, and most columns of most leads are.
         full = [{name: value for name, value in row.items() if value is not None} for row in rows]
-        return json.dumps(full, ensure_ascii=False)
+        return json.dumps(full, ensure_ascii=False, check_circular=False, separators=(",", ":"))
     except RecursionError:
         # statement_too_complex: what Postgres itself says of a value nested too deeply.
         raise RowsRefused("54001") from None
