@@ -180,7 +180,7 @@ def test_a_throttle_of_the_app_closes_every_page_and_nobody_calls_into_it() -> N
     """After one answer with code 4, which names no time, no process makes a call for any Page for five minutes."""
     with whole(sandbox={"pages": 2}, env={"RING_EVERY_SECONDS": "1"}) as stack:
         first, second = (page["page_id"] for page in stack.get("pages")["pages"])
-        stack.post("faults", {"rules": [{"class": "4", "count": 1}]})
+        stack.post("faults", {"rules": [{"class": "4", "count": 1, "kinds": ["lead"]}]})
         stack.send(count=1, page=first)
         assert stack.wait_for(lambda: rows_of(stack, first) == {"waiting": 1}, 20)
         before = stack.get("calls")["calls"]

@@ -61,6 +61,8 @@ class Shop:
             [sys.executable, "-c", COMMAND, "export", *words],
             cwd=self.folder,
             env=self.env,
+            # Who is started in the background is deaf to Ctrl-C, and would hand that on.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **how},
         )
 
