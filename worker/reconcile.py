@@ -108,17 +108,15 @@ class Reconciler:
 
     async def _pace(self, form: dict[str, Any], now: datetime) -> timedelta:
         """How often the Page's forms can be compared, by what its budget leaves."""
-        return (
-            cadence(
-                calls_a_round=max(1, form["forms"]),
-                limit=form["limit_calls"] or 0,
-                live=await self._rows.live_leads(form["page_id"], now),
-                window=self._settings.window,
-                shares=Shares(),
-                soonest=self._settings.soonest,
-            )
-            if form["limit_calls"]
-            else self._settings.soonest
+        if not form["limit_calls"]:
+            return self._settings.soonest
+        return cadence(
+            calls_a_round=max(1, form["forms"]),
+            limit=form["limit_calls"],
+            live=await self._rows.live_leads(form["page_id"], now),
+            window=self._settings.window,
+            shares=Shares(),
+            soonest=self._settings.soonest,
         )
 
     async def _begin(self, form: dict[str, Any], now: datetime) -> int:

@@ -364,12 +364,9 @@ class Runtime:
         # Their leads are as old as the announcement: by then the lag is over for them.
         wanted = await self._stream.reconcile_wanted(time.time() - self._settings.reconcile_lag)
         counts = await self._reconciler.reconcile(tuple(wanted))
-        taken_up = (
-            self._reconciler.taken_up
-        )  # not those of parked Pages, or of Pages whose forms are not known yet
-        await self._stream.reconcile_begun(
-            {page_id: at for page_id, at in wanted.items() if page_id in taken_up}
-        )
+        # Pages that are parked, or whose forms are not known yet, stay wanted.
+        taken_up = self._reconciler.taken_up
+        await self._stream.reconcile_begun({page: at for page, at in wanted.items() if page in taken_up})
         return counts
 
     async def reconcile_deep(self) -> dict[str, int]:
