@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from worker.asks import RESULT_PAGE_LIMIT
 from worker.slices import Slice, cover, slice_size
 
 RETENTION: Final = timedelta(days=90)
 """How long Meta keeps a lead. https://www.facebook.com/business/help/1526849577619206"""
-LEADS_A_CALL: Final = 500
-"""What a result page may bring at best."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +48,7 @@ class Plan:
     def calls(self) -> int:
         """About how many calls it takes, at best."""
         leads = self.expected_leads or 0
-        return max(len(self.slices), math.ceil(leads / LEADS_A_CALL) + len(self.slices) // 2)
+        return max(len(self.slices), math.ceil(leads / RESULT_PAGE_LIMIT) + len(self.slices) // 2)
 
 
 def span_of(

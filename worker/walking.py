@@ -16,6 +16,7 @@ from typing import Final, Generic, Protocol, TypeVar
 
 import structlog
 
+from worker.asks import RESULT_PAGE_LIMIT
 from worker.batches import InFlight
 from worker.budget.policy import Budget, Grant, Lane, Refusal
 from worker.errors import (
@@ -41,8 +42,6 @@ from worker.tokens import PageTokens
 
 log = structlog.get_logger("backfill")
 
-RESULT_PAGE_LIMIT: Final = 500
-"""Leads asked for on one result page; Graph may answer fewer, or ask for less."""
 REDUCED_FOR: Final = timedelta(hours=1)
 """How long a Page whose ad fields were refused is listed without them."""
 SMALLER_FOR: Final = timedelta(hours=1)

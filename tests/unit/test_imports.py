@@ -56,7 +56,7 @@ LAYERS: dict[str, set[str]] = {
     "worker.verdicts": PIPELINE,
     "worker.limits": PIPELINE | {"worker.tokens"},
     "worker.slices": set(),
-    "worker.plans": {"worker.slices"},
+    "worker.plans": {"worker.asks", "worker.slices"},
     "worker.walking": PIPELINE | {"worker.plans", "worker.slices", "worker.tokens"},
     "worker.backfill": {"worker.errors", "worker.walking"},
     "worker.reconcile": {"worker.plans", "worker.budget.policy"},

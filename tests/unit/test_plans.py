@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from tests.fakes.backfills import DAY, SECOND
 from tests.fakes.leads import PAGE
 from tests.fakes.time import NOW
-from worker.plans import LEADS_A_CALL, RETENTION, FormFacts, Plan, plan_ad, plan_forms, span_of, utc
+from worker.asks import RESULT_PAGE_LIMIT
+from worker.plans import RETENTION, FormFacts, Plan, plan_ad, plan_forms, span_of, utc
 from worker.slices import MOST_LEADS, Slice
 
 LAG = timedelta(minutes=5)
@@ -82,7 +83,7 @@ def test_slices_are_about_as_many_as_the_leads_need(leads: int) -> None:
     """None holds more than a walk should, if the leads came evenly; and no more of them than pay."""
     plan = planned([FormFacts("1", leads, None)], (SECOND - 91 * DAY, SECOND))
     assert len(plan.slices) >= leads / MOST_LEADS - 1
-    assert plan.calls >= leads // LEADS_A_CALL
+    assert plan.calls >= leads // RESULT_PAGE_LIMIT
     assert len(plan.slices) <= max(1, leads / MOST_LEADS + 1, 17)
 
 

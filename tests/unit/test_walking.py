@@ -15,6 +15,7 @@ from tests.fakes.backfills import DAY, SECOND, Asked, ASlice, FakeRows, SpanGrap
 from tests.fakes.graph import FakeBudget, FakeTokens
 from tests.fakes.leads import FORM, OTHER_PAGE, PAGE
 from tests.fakes.time import NOW, FrozenClock
+from worker.asks import RESULT_PAGE_LIMIT
 from worker.budget.policy import Lane, Refusal
 from worker.errors import (
     GrantLapsed,
@@ -32,7 +33,7 @@ from worker.errors import (
 )
 from worker.outcomes import DeadLetter, RetryPolicy, Stored
 from worker.slices import Slice
-from worker.walking import LAPSES, LEDGER_AGAIN, REDUCED_FOR, RESTARTS, RESULT_PAGE_LIMIT, SliceWalker
+from worker.walking import LAPSES, LEDGER_AGAIN, REDUCED_FOR, RESTARTS, SliceWalker
 
 HOUR = Slice(SECOND - 3_600, SECOND)
 WORDS = {"done", "divided", "failed", "put_off", "parked", "refused", "given_back", "taken_away"}
