@@ -902,3 +902,15 @@ def test_parts_of_a_plan_of_many_forms_move_each_form_s_watermark(on_store: Any)
             assert [(await world.form_row(f))["watermark"] for f in ("1", "2")] == [expected] * 2
 
     on_store(scenario)
+
+
+def test_a_page_of_which_slices_are_walked_already_lets_another_go_first(on_store: Any) -> None:
+    """Places come free one by one; the Page that was there first does not take each of them."""
+
+    async def scenario(world: World) -> None:
+        await world.store.open(a_plan(parts=4), NOW)
+        await world.store.open(a_plan(page_id=OTHER_PAGE, object_id="5", forms=("5",)), after_now(1))
+        (one,) = await world.store.lease(1, 8, after_now(2), walked={PAGE: 2})
+        assert one.page_id == OTHER_PAGE
+
+    on_store(scenario)

@@ -31,6 +31,7 @@ from worker.errors import (
     TokenRefused,
     TooMuchAsked,
 )
+from worker.graph.usage import Usage
 from worker.outcomes import DeadLetter, RetryPolicy, Stored
 from worker.slices import Slice
 from worker.walking import LAPSES, LEDGER_AGAIN, REDUCED_FOR, RESTARTS, SliceWalker
@@ -331,6 +332,21 @@ def test_a_throttle_of_an_ad_s_listing_holds_up_nothing_else_of_its_page() -> No
     assert [closed[:2] for closed in bench.budget.closed] == [(PAGE, "ad")]
     assert bench.rows.pages_put_off == []
     assert bench.rows.rows[2].due_at == NOW
+
+
+def test_what_meta_says_of_an_ad_account_closes_the_ad_alone() -> None:
+    """Beside an ad's listing it is told to no scope in which the Page's other calls fall."""
+    spent, page = Usage("77", "ads_management", 100, 1, 1, 0), Usage(PAGE, "leadgen", 3, 1, 1, 0)
+    bench = Bench(some(3))
+    list_leads = bench.graph.list_leads
+
+    async def told(*asked: Any, **named: Any) -> Any:
+        return replace(await list_leads(*asked, **named), usages=(spent, page))
+
+    bench.graph.list_leads = told  # type: ignore[method-assign]
+    assert bench.walk(ASlice(1, edge="ad", span=HOUR)) == "done"
+    assert bench.budget.usages == [(PAGE, (page,))]
+    assert [closed[:2] for closed in bench.budget.closed] == [(PAGE, "ad")]
 
 
 def test_a_throttle_that_cannot_be_noted_holds_until_meta_s_own_time() -> None:
