@@ -24,6 +24,7 @@ from worker.errors import (
     RequestRefused,
     StoreUnavailable,
     Throttled,
+    TokenRefused,
     TooMuchAsked,
 )
 from worker.form import Form
@@ -239,9 +240,11 @@ class FormFinder:
 
     async def _send(self, ask: _Ask, call: Callable[[str, Grant], Awaitable[T]]) -> "T | _Ended":
         """What Graph answers, asked for less as long as it wants to be."""
+        renewed = False
         while True:
+            token = ""
             try:
-                token = self._tokens.token_for(ask.page_id)
+                token = await self._tokens.token_for(ask.page_id)
                 grant = await self._budget.request(ask.page_id, 1, ask.lane)
                 if isinstance(grant, Refusal):
                     return _Ended(grant.reason, grant.not_before)
@@ -260,6 +263,10 @@ class FormFinder:
             except Throttled as error:
                 until = await self._budget.throttled(ask.page_id, error.scope, (), error.regain)
                 return _Ended(error.reason, until)
+            except TokenRefused as error:
+                if not token or renewed or not await self._tokens.has_another(ask.page_id, token):
+                    return _Ended(error.reason)
+                renewed = True
             except LeadSyncError as error:
                 return _Ended(error.reason)
 

@@ -24,6 +24,7 @@ from worker.errors import (
     PermissionRefused,
     RequestRefused,
     StoreUnavailable,
+    TokenRefused,
     TooMuchAsked,
 )
 from worker.graph.wire import ResultPage
@@ -136,12 +137,23 @@ class ListingReader:
             if isinstance(answer, Refusal):
                 return self._verdicts.refused(left, answer)
             try:
+                token = await self._tokens.token_for(page_id)
+            except StoreUnavailable as error:
+                return self._verdicts.no_grant(left, error)
+            except LeadSyncError as error:
+                return await self._verdicts.failed(page_id, left, error)
+            try:
                 page = await self._graph.list_leads(
-                    ask.form_id, ask.since, ask.until, fields, self._tokens.token_for(page_id), answer,
-                    limit=self._limit(ask.form_id), after=after,
+                    ask.form_id, ask.since, ask.until, fields, token, answer, limit=self._limit(ask.form_id),
+                    after=after,
                 )  # fmt: skip
             except GrantLapsed:
                 continue  # nothing was sent
+            except TokenRefused as error:
+                found.calls += 1
+                if await self._tokens.has_another(page_id, token):
+                    continue
+                return await self._verdicts.failed(page_id, left, error)
             except TooMuchAsked:
                 found.calls += 1
                 if self._limit(ask.form_id) == 1:

@@ -51,7 +51,7 @@ class Planned:
 async def plan_order(desk: Desk, order: Order, *, lag: timedelta, window: Window, at_once: int) -> Planned:
     """The plan of an order. `at_once`: slices read side by side. Raises OrderRefused, or what neighbours raise."""
     page_id = order.page_id or await _page_of(desk, order)
-    desk.tokens.token_for(page_id)
+    await desk.tokens.token_for(page_id)
     at = now()
     span = span_of(order.since, order.until, now=at, lag=lag)
     if span is None:
@@ -110,7 +110,7 @@ async def _page_of(desk: Desk, order: Order) -> str:
     known = await desk.backfills.pages_of(order.edge, order.object_id)
     if len(known) == 1:
         return known[0]
-    with_token = desk.tokens.page_ids()
+    with_token = await desk.tokens.page_ids()
     if not known and len(with_token) == 1:
         return with_token[0]
     raise OrderRefused(

@@ -25,6 +25,7 @@ from worker.errors import (
     RequestRefused,
     StoreUnavailable,
     Throttled,
+    TokenRefused,
     TooMuchAsked,
 )
 from worker.graph.wire import BATCH_LIMIT, FULL_FIELDS, REDUCED_FIELDS, LeadsRead, ResultPage
@@ -148,8 +149,17 @@ class LeadReader:
         grant: Grant,
     ) -> list[Settled]:
         try:
-            token = self._tokens.token_for(page_id)
+            token = await self._tokens.token_for(page_id)
+        except StoreUnavailable as error:
+            return self._verdicts.no_grant(references, error)
+        except LeadSyncError as error:
+            return await self._verdicts.failed(page_id, references, error)
+        try:
             answer = await self._graph.read_leads([r.leadgen_id for r in references], fields, token, grant)
+        except TokenRefused as error:
+            if again == 0 or not await self._tokens.has_another(page_id, token):
+                return await self._verdicts.failed(page_id, references, error)
+            return await self._ask(page_id, references, fields, lane, again - 1)
         except TooMuchAsked as error:
             if len(references) == 1:
                 return await self._verdicts.failed(page_id, references, error)

@@ -37,6 +37,7 @@ from worker.limits import LimitKeeper
 from worker.outcomes import RetryPolicy
 from worker.reading import LeadReader
 from worker.reconcile import Reconciler, ReconcileSettings
+from worker.sealing import Keys
 from worker.settings import Settings
 from worker.sources import DueSource, StreamSource
 from worker.steady import machine, steady
@@ -44,9 +45,10 @@ from worker.store.backfills import BackfillStore, LeasedSlice
 from worker.store.budget import BudgetStore
 from worker.store.forms import FormStore
 from worker.store.leads import LeadStore, StoreSettings
+from worker.store.tokens import TokenStore
 from worker.stream import LeadStream, consumer_name
 from worker.sync import Limits, Run
-from worker.tokens import SettingsTokens
+from worker.tokens import GivenTokens, StoredTokens
 from worker.walking import SliceWalker
 
 T = TypeVar("T")
@@ -165,6 +167,17 @@ def create_granter(ledger: Ledger, rows: BudgetStore, settings: Settings) -> Gra
     )
 
 
+def create_keys(settings: Settings) -> Keys:
+    """The keys that seal tokens."""
+    return Keys(settings.token_keys, settings.token_keys_file)
+
+
+def create_tokens(pool: AsyncConnectionPool, settings: Settings) -> StoredTokens:
+    """The Pages' tokens."""
+    given = GivenTokens(settings.page_tokens, settings.page_tokens_file)
+    return StoredTokens(TokenStore(pool), create_keys(settings), given, steady)
+
+
 def create_backfill_store(pool: AsyncConnectionPool, leads: LeadStore, settings: Settings) -> BackfillStore:
     """The rows of backfills."""
     return BackfillStore(
@@ -173,7 +186,7 @@ def create_backfill_store(pool: AsyncConnectionPool, leads: LeadStore, settings:
 
 
 def create_form_finder(
-    graph: GraphClient, budget: Granter, rows: FormStore, tokens: SettingsTokens, settings: Settings
+    graph: GraphClient, budget: Granter, rows: FormStore, tokens: StoredTokens, settings: Settings
 ) -> FormFinder:
     """Whoever asks Graph for forms."""
     ages = FormAges(usual=timedelta(seconds=settings.forms_discover))
@@ -189,7 +202,7 @@ class Desk:
     forms: FormFinder
     ledger: Ledger
     budget: Granter
-    tokens: SettingsTokens
+    tokens: StoredTokens
 
 
 @asynccontextmanager
@@ -200,7 +213,7 @@ async def open_desk(settings: Settings) -> AsyncIterator[Desk]:
         aioredis.Redis.from_url(settings.redis_url, protocol=2, socket_timeout=5) as client,
         GraphClient(graph_settings(settings), steady) as graph,
     ):
-        tokens = SettingsTokens(settings.page_tokens, settings.page_tokens_file)
+        tokens = create_tokens(pool, settings)
         ledger, rows, form_rows = create_ledger(client, settings), BudgetStore(pool), FormStore(pool)
         budget = create_granter(ledger, rows, settings)
         yield Desk(
@@ -283,7 +296,7 @@ class Runtime:
         )
         self._neighbours.push_async_callback(client.aclose)
         graph = await self._neighbours.enter_async_context(GraphClient(graph_settings(settings), steady))
-        tokens = SettingsTokens(settings.page_tokens, settings.page_tokens_file)
+        tokens = create_tokens(pool, settings)
         self._ledger = create_ledger(client, settings)
         self._budget_store = BudgetStore(pool)
         budget = create_granter(self._ledger, self._budget_store, settings)
@@ -393,7 +406,7 @@ class Runtime:
         self._beside("forms", self._discover)
 
     async def _discover(self, stop: Callable[[], bool]) -> dict[str, int]:
-        await self._backfills.know_pages(self._tokens.page_ids(), now())
+        await self._backfills.know_pages(await self._tokens.page_ids(), now())
         counts = await self._forms.run(stop)
         # Limits follow from Meta's counts, which have just come.
         return counts | await self._limits.run(stop)

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from environs import Env, EnvError, EnvValidationError, ValidationError, validate
 
 from worker.errors import ConfigurationError
+from worker.sealing import Key, parse_keys
 
 DOTENV: Final = ".env"
 
@@ -26,12 +27,16 @@ class Settings:
 
     database_url: str = field(repr=False)
     redis_url: str = field(repr=False)
+    app_id: str
     app_secrets: tuple[str, ...] = field(repr=False)
+    verify_token: str = field(repr=False)
     graph_url: str
     graph_version: str
     graph_timeout: float
     page_tokens: Mapping[str, str] = field(repr=False)
     page_tokens_file: Path | None
+    token_keys: tuple[Key, ...] = field(repr=False)
+    token_keys_file: Path | None
     worker_concurrency: int
     calls_per_page: int
     calls_per_process: int
@@ -102,7 +107,9 @@ def _read(env: Env) -> Settings:
     return Settings(
         database_url=text("DATABASE_URL", "", _url("postgresql", "postgres")),
         redis_url=text("REDIS_URL", "", _url("redis", "rediss", "unix")),
+        app_id=text("META_APP_ID", "", validate.Regexp(r"[0-9]{0,32}\Z", error="must be digits only")),
         app_secrets=_secrets(text("META_APP_SECRET", "", _check_secrets)),
+        verify_token=text("META_VERIFY_TOKEN", ""),
         graph_url=text("GRAPH_URL", "https://graph.facebook.com", _url("https", "http")).rstrip("/"),
         graph_version=text(
             "GRAPH_VERSION", "v26.0", validate.Regexp(r"v\d{1,3}\.\d\Z", error="must look like v26.0")
@@ -110,6 +117,8 @@ def _read(env: Env) -> Settings:
         graph_timeout=seconds("GRAPH_TIMEOUT_SECONDS", 20),
         page_tokens=_tokens(text("PAGE_TOKENS", "", _check_tokens)),
         page_tokens_file=env.path("PAGE_TOKENS_FILE", None) if text("PAGE_TOKENS_FILE", "") else None,
+        token_keys=parse_keys(text("TOKEN_KEYS", "", _check_keys)),
+        token_keys_file=env.path("TOKEN_KEYS_FILE", None) if text("TOKEN_KEYS_FILE", "") else None,
         worker_concurrency=count("WORKER_CONCURRENCY", 2),
         calls_per_page=count("CALLS_IN_FLIGHT_PER_PAGE", 8),
         calls_per_process=count("CALLS_IN_FLIGHT_PER_PROCESS", 64),
@@ -207,6 +216,13 @@ def _check_tokens(text: str) -> None:
 def _tokens(text: str) -> dict[str, str]:
     split = (pair.partition("=") for pair in _pairs(text))
     return {page_id.strip(): token.strip() for page_id, _, token in split}
+
+
+def _check_keys(text: str) -> None:
+    try:
+        parse_keys(text)
+    except ValueError as error:
+        raise ValidationError(str(error)) from None
 
 
 def _pairs(text: str) -> list[str]:

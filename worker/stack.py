@@ -16,10 +16,13 @@ from urllib.error import URLError
 from worker.embedded import prepare_postgres, prepare_redis
 from worker.embedded.server import write_private
 from worker.inbox import BACKFILL_QUEUE, LIVE_QUEUE, UPKEEP_QUEUE
+from worker.sealing import new_key
 from worker.settings import Settings, environment
 from worker.supervisor import BEAT, RECEIVER, WORKERS, ProcessSpec
 
 URLS_FILE: Final = "urls.json"
+KEYS_FILE: Final = "token.keys"
+"""The key that seals tokens, where the settings name none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,7 @@ class Stack:
     database_url: str
     redis_url: str
     webhook_url: str
+    token_keys_file: Path | None
 
 
 def build_stack(
@@ -49,15 +53,32 @@ def build_stack(
         servers.append(ProcessSpec.of_server(postgres))
         database_url = postgres.url
     env = {**environment(), **(extra or {}), "DATABASE_URL": database_url, "REDIS_URL": redis_url}
+    keys_file = None
+    if not settings.token_keys and settings.token_keys_file is None:
+        keys_file = _keep_key(data_dir)
+        env["TOKEN_KEYS_FILE"] = str(keys_file)
     port = env.get("RECEIVER_PORT", settings.receiver_port)
     base = f"http://127.0.0.1:{port}"
-    return Stack((*servers, *_ours(env, f"{base}/healthz")), database_url, redis_url, f"{base}/webhook")
+    return Stack(
+        (*servers, *_ours(env, f"{base}/healthz")), database_url, redis_url, f"{base}/webhook", keys_file
+    )
 
 
 def remember(stack: Stack, data_dir: Path) -> None:
     """Note where the servers of this stack are, for the commands that ask about it; readable by its owner only."""
-    text = json.dumps({"DATABASE_URL": stack.database_url, "REDIS_URL": stack.redis_url})
-    write_private(data_dir / URLS_FILE, text)
+    told = {"DATABASE_URL": stack.database_url, "REDIS_URL": stack.redis_url}
+    if stack.token_keys_file is not None:
+        told["TOKEN_KEYS_FILE"] = str(stack.token_keys_file)
+    write_private(data_dir / URLS_FILE, json.dumps(told))
+
+
+def _keep_key(data_dir: Path) -> Path:
+    """The file with this data directory's own key; made once, and readable by its owner only."""
+    path = (data_dir / KEYS_FILE).absolute()
+    if not path.exists():
+        data_dir.mkdir(parents=True, exist_ok=True)
+        write_private(path, new_key().text + "\n")
+    return path
 
 
 def remembered(data_dir: Path) -> dict[str, str]:

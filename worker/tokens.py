@@ -1,24 +1,50 @@
-"""A Page's id -> its access token, from the settings or from a JSON file that is read again when it changes.
+"""A Page's id -> its access token, opened from its sealed row or taken from the settings, and kept for minutes.
 
-It never checks a token with Meta and never writes one down. Invariant: a token appears in no message and no repr.
+    kept? -> its row, opened -> else PAGE_TOKENS_FILE -> else PAGE_TOKENS -> TokenRefused
+
+It never checks a token with Meta and never writes one down. Invariant: a token appears in no message and no repr; a
+token that Meta refused is handed out no more once there is another.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from worker.errors import TokenRefused, Transient
+from worker.sealing import Keys, Sealed, of_page
+
+KEPT_SECONDS: Final = 300.0
+"""How long an opened token is used before its row is looked at again."""
 
 
 class PageTokens(Protocol):
     """Where Page tokens come from."""
 
-    def token_for(self, page_id: str) -> str:
-        """The Page's token. Raises TokenRefused where there is none."""
+    async def token_for(self, page_id: str) -> str:
+        """The Page's token. Raises TokenRefused where there is none, StoreUnavailable where Postgres is away."""
+
+    async def has_another(self, page_id: str, refused: str) -> bool:
+        """Meta refused the token `refused`: whether `token_for` has another one by now."""
 
 
-class SettingsTokens:
+@dataclass(frozen=True, slots=True)
+class TokenRow:
+    """A Page's sealed token, and whether Meta is known to refuse it."""
+
+    sealed: Sealed
+    is_refused: bool
+
+
+class TokenRows(Protocol):
+    """What this file needs of the rows."""
+
+    async def page_token(self, page_id: str) -> TokenRow | None: ...
+    async def pages_with_tokens(self) -> tuple[str, ...]: ...
+
+
+class GivenTokens:
     """Tokens given as a mapping and, over it, by a file with one JSON object `{page_id: token}`."""
 
     def __init__(self, given: Mapping[str, str], path: Path | None) -> None:
@@ -28,14 +54,13 @@ class SettingsTokens:
         self._from_file: dict[str, str] = {}
         self._trouble: str | None = None
 
-    def token_for(self, page_id: str) -> str:
+    def find(self, page_id: str) -> str | None:
+        """The Page's token, or None. Raises TokensUnreadable where the file that may have it cannot be read."""
         self._refresh()
         token = self._from_file.get(page_id) or self._given.get(page_id)
         if not token and self._trouble:
             raise TokensUnreadable(f"PAGE_TOKENS_FILE cannot be read: {self._trouble}")
-        if not token:
-            raise TokenRefused(f"no token for Page {page_id}; add it to PAGE_TOKENS or PAGE_TOKENS_FILE")
-        return token
+        return token or None
 
     def page_ids(self) -> tuple[str, ...]:
         """The Pages of which there is a token now."""
@@ -55,6 +80,76 @@ class SettingsTokens:
         except (OSError, ValueError) as error:
             # While the file is being replaced the tokens that we have are the best we know.
             self._trouble = type(error).__name__
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """What a Page's row gave: its token, or why there is none."""
+
+    until: float
+    token: str | None = field(default=None, repr=False)
+    is_refused: bool = False
+    trouble: TokenRefused | None = None
+
+
+class StoredTokens:
+    """The tokens of one process. `steady` gives seconds that never jump.
+
+    A row beats the settings, unless Meta is known to refuse its token and the settings have one.
+    """
+
+    def __init__(self, rows: TokenRows, keys: Keys, given: GivenTokens, steady: Callable[[], float]) -> None:
+        self._rows = rows
+        self._keys = keys
+        self._given = given
+        self._steady = steady
+        self._opened: dict[str, _Opened] = {}
+
+    async def token_for(self, page_id: str) -> str:
+        opened = self._opened.get(page_id)
+        fresh = opened is None or self._steady() >= opened.until
+        if opened is None or fresh:
+            opened = await self._open(page_id)
+        token = self._choose(page_id, opened)
+        if token is None and not fresh:
+            # Nothing is what we knew; a row may have come since.
+            opened = await self._open(page_id)
+            token = self._choose(page_id, opened)
+        if token is not None:
+            return token
+        if opened.trouble is not None:
+            raise opened.trouble
+        raise TokenRefused(f"no token for Page {page_id}; run `leadsync connect`, or add it to PAGE_TOKENS")
+
+    async def has_another(self, page_id: str, refused: str) -> bool:
+        self._opened.pop(page_id, None)
+        try:
+            return await self.token_for(page_id) != refused
+        except (TokenRefused, Transient):
+            return False
+
+    async def page_ids(self) -> tuple[str, ...]:
+        """The Pages of which there is a token now. Raises StoreUnavailable."""
+        return tuple(sorted({*self._given.page_ids(), *await self._rows.pages_with_tokens()}))
+
+    async def _open(self, page_id: str) -> _Opened:
+        row = await self._rows.page_token(page_id)
+        until = self._steady() + KEPT_SECONDS
+        if row is None:
+            opened = _Opened(until)
+        else:
+            try:
+                token = self._keys.ring().open(row.sealed, of_page(page_id))
+                opened = _Opened(until, token, row.is_refused)
+            except TokenRefused as trouble:
+                opened = _Opened(until, trouble=trouble)
+        self._opened[page_id] = opened
+        return opened
+
+    def _choose(self, page_id: str, opened: _Opened) -> str | None:
+        if opened.token is not None and not opened.is_refused:
+            return opened.token
+        return self._given.find(page_id) or opened.token
 
 
 class TokensUnreadable(Transient):

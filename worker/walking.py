@@ -29,6 +29,7 @@ from worker.errors import (
     RequestRefused,
     StoreUnavailable,
     Throttled,
+    TokenRefused,
     TooMuchAsked,
 )
 from worker.graph.usage import Usage
@@ -49,6 +50,8 @@ SMALLER_FOR: Final = timedelta(hours=1)
 AD_REFUSED: Final = "throttled_ad"
 """Why a slice waits that shares its wait with nothing else of its Page."""
 LEDGER_AGAIN: Final = timedelta(seconds=5)
+RENEWALS: Final = 2
+"""So often a walk goes on with another token of its Page after one was refused."""
 LAPSES: Final = 3
 """So many grants in a row may run out unused before the slice is put off."""
 WRITES_AT_ONCE: Final = 3
@@ -139,6 +142,7 @@ class _Walk:
     untold_calls: int = 0
     lapses: int = 0
     restarts: int = 0
+    renewals: int = 0
 
     def begin_anew(self) -> None:
         """From the first result page."""
@@ -184,7 +188,7 @@ class SliceWalker(Generic[L]):
         while not self._stop():
             sent = False
             try:
-                token = self._tokens.token_for(leased.page_id)
+                token = await self._tokens.token_for(leased.page_id)
                 grant = await self._budget.request(leased.page_id, 1, Lane.BACKFILL, also=_scopes(leased))
                 if isinstance(grant, Refusal):
                     return await self._refused(leased, walk, grant.not_before, grant.reason)
@@ -203,6 +207,10 @@ class SliceWalker(Generic[L]):
                 return await self._refused(leased, walk, until, f"{error.reason}_{scope}")
             except LeadSyncError as error:
                 walk.untold_calls += sent and not isinstance(error, GrantLapsed)
+                if sent and isinstance(error, TokenRefused) and walk.renewals < RENEWALS:
+                    walk.renewals += 1
+                    if await self._tokens.has_another(leased.page_id, token):
+                        continue
                 if not await self._goes_on(leased, walk, error):
                     return await self._failed(leased, walk, error)
                 continue

@@ -213,8 +213,17 @@ class FakeTokens:
     """Every Page has a token named after it, save those without."""
 
     without: frozenset[str] = frozenset()
+    others: dict[str, list[str]] = field(default_factory=dict)
+    """Tokens that come after the first one of a Page was refused."""
 
-    def token_for(self, page_id: str) -> str:
+    async def token_for(self, page_id: str) -> str:
         if page_id in self.without:
             raise TokenRefused(f"no token for Page {page_id}")
-        return f"token-of-{page_id}"
+        return self._current.get(page_id, f"token-of-{page_id}")
+
+    async def has_another(self, page_id: str, refused: str) -> bool:
+        if self.others.get(page_id):
+            self._current[page_id] = self.others[page_id].pop(0)
+        return self._current.get(page_id, refused) != refused
+
+    _current: dict[str, str] = field(default_factory=dict)

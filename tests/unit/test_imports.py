@@ -41,7 +41,9 @@ LAYERS: dict[str, set[str]] = {
     "worker.errors": set(),
     "worker.inbox": set(),
     "worker.logs": set(),
-    "worker.settings": {"worker.errors"},
+    "worker.sealing": {"worker.errors"},
+    "worker.tokens": {"worker.errors", "worker.sealing"},
+    "worker.settings": {"worker.errors", "worker.sealing"},
     "worker.lead": {"worker.errors", "worker.inbox"},
     "worker.batches": PURE,
     "worker.outcomes": PURE,
@@ -77,7 +79,8 @@ LAYERS: dict[str, set[str]] = {
     "worker.graph": PURE | {"worker.graph", "worker.budget.policy"},
     "worker.budget": PURE | {"worker.budget", "worker.graph.usage"},
     "worker.store": PURE
-    | {"worker.store", "worker.budget.policy", "worker.plans", "worker.form", "worker.questions"},
+    | {"worker.store", "worker.budget.policy", "worker.plans", "worker.form", "worker.questions"}
+    | {"worker.sealing", "worker.tokens"},
     "worker.stream": {"worker.batches", "worker.errors", "worker.inbox"},
     # These run servers and processes, and know nothing of leads.
     "worker.embedded": {"worker.embedded", "worker.errors"},
@@ -109,6 +112,7 @@ DOORS: dict[str, set[str]] = {
     "psycopg_pool": {"worker.store", "worker.runtime"},  # which makes the process' one pool
     "alembic": {"worker.store"},
     "sqlalchemy": {"worker.store"},
+    "cryptography": {"worker.sealing"},
     "environs": {"worker.settings", "receiver.settings", "sandbox.settings"},
     "click": {"worker.cli"},
     "rich": {"worker.cli", "worker.demo", "worker.status", "worker.budget_report"},

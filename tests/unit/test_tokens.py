@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from worker.errors import TokenRefused, Transient
-from worker.tokens import SettingsTokens, TokensUnreadable
+from worker.errors import Transient
+from worker.tokens import GivenTokens, TokensUnreadable
 
 PAGE, OTHER = "153125381133", "153125381134"
 
@@ -26,62 +26,58 @@ def write(file: Path, content: object) -> None:
 
 def test_tokens_of_the_settings_serve_without_a_file() -> None:
     """A Page's token is the one given for it."""
-    assert SettingsTokens({PAGE: "given"}, None).token_for(PAGE) == "given"
+    assert GivenTokens({PAGE: "given"}, None).find(PAGE) == "given"
 
 
 def test_the_file_goes_before_the_settings(file: Path) -> None:
     """A token in the file replaces the given one of its Page and no other."""
     write(file, {PAGE: "filed"})
-    tokens = SettingsTokens({PAGE: "given", OTHER: "other"}, file)
-    assert (tokens.token_for(PAGE), tokens.token_for(OTHER)) == ("filed", "other")
+    tokens = GivenTokens({PAGE: "given", OTHER: "other"}, file)
+    assert (tokens.find(PAGE), tokens.find(OTHER)) == ("filed", "other")
 
 
-def test_a_page_without_a_token_is_refused_by_its_id() -> None:
-    """The Page is parked until someone adds its token; the message tells where and quotes no other token."""
-    with pytest.raises(TokenRefused, match=OTHER) as told:
-        SettingsTokens({PAGE: "secret"}, None).token_for(OTHER)
-    assert "secret" not in str(told.value)
+def test_another_page_s_token_is_never_found() -> None:
+    """A Page without a token has none."""
+    assert GivenTokens({PAGE: "secret"}, None).find(OTHER) is None
 
 
 @pytest.mark.parametrize("empty", ["", "  "])
 def test_an_empty_token_is_none(file: Path, empty: str) -> None:
     """A Page with an empty token is refused before Meta is asked with it."""
     write(file, {PAGE: empty})
-    with pytest.raises(TokenRefused):
-        SettingsTokens({}, file).token_for(PAGE)
+    assert GivenTokens({}, file).find(PAGE) is None
 
 
 def test_a_changed_file_is_read_again(file: Path) -> None:
     """A token renewed, added or taken away counts from the next call, without a restart."""
     write(file, {PAGE: "old"})
-    tokens = SettingsTokens({}, file)
-    assert tokens.token_for(PAGE) == "old"
+    tokens = GivenTokens({}, file)
+    assert tokens.find(PAGE) == "old"
     write(file, {PAGE: "new", OTHER: "added"})
-    assert (tokens.token_for(PAGE), tokens.token_for(OTHER)) == ("new", "added")
+    assert (tokens.find(PAGE), tokens.find(OTHER)) == ("new", "added")
     write(file, {OTHER: "added"})
-    with pytest.raises(TokenRefused):
-        tokens.token_for(PAGE)
+    assert tokens.find(PAGE) is None
 
 
 @pytest.mark.parametrize("half", ["", '{"153125381133": "n', "[]", "null", '{"153125381133": 5}', '"x"'])
 def test_a_half_written_file_changes_nothing(file: Path, half: str) -> None:
     """While the file is no JSON object of tokens, those read before stay in force; then it is read again."""
     write(file, {PAGE: "old"})
-    tokens = SettingsTokens({}, file)
-    assert tokens.token_for(PAGE) == "old"
+    tokens = GivenTokens({}, file)
+    assert tokens.find(PAGE) == "old"
     write(file, half)
-    assert tokens.token_for(PAGE) == "old"
+    assert tokens.find(PAGE) == "old"
     write(file, {PAGE: "new"})
-    assert tokens.token_for(PAGE) == "new"
+    assert tokens.find(PAGE) == "new"
 
 
 def test_a_file_that_is_away_for_a_moment_changes_nothing(file: Path) -> None:
     """An editor that deletes and writes anew costs no call."""
     write(file, {PAGE: "old"})
-    tokens = SettingsTokens({}, file)
-    assert tokens.token_for(PAGE) == "old"
+    tokens = GivenTokens({}, file)
+    assert tokens.find(PAGE) == "old"
     file.unlink()
-    assert tokens.token_for(PAGE) == "old"
+    assert tokens.find(PAGE) == "old"
 
 
 @pytest.mark.parametrize("content", [None, '{"1', b"\xff\xfe"])
@@ -90,7 +86,7 @@ def test_an_unreadable_file_may_pass_and_is_not_quoted(file: Path, content: str 
     if content is not None:
         file.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(TokensUnreadable) as told:
-        SettingsTokens({}, file).token_for(PAGE)
+        GivenTokens({}, file).find(PAGE)
     assert isinstance(told.value, Transient)
     assert str(told.value).startswith("PAGE_TOKENS_FILE cannot be read: ")
     assert told.value.__suppress_context__ or told.value.__context__ is None
@@ -98,18 +94,18 @@ def test_an_unreadable_file_may_pass_and_is_not_quoted(file: Path, content: str 
 
 def test_an_unreadable_file_hides_no_given_token(file: Path) -> None:
     """The settings' tokens serve while the file is away."""
-    assert SettingsTokens({PAGE: "given"}, file).token_for(PAGE) == "given"
+    assert GivenTokens({PAGE: "given"}, file).find(PAGE) == "given"
 
 
 def test_a_token_is_what_stands_between_the_blanks(file: Path) -> None:
     """A line break behind a token would make a broken header of it."""
     write(file, {PAGE: " token\n"})
-    assert SettingsTokens({}, file).token_for(PAGE) == "token"
+    assert GivenTokens({}, file).find(PAGE) == "token"
 
 
 def test_no_repr_tells_a_token(file: Path) -> None:
     """Printed in a traceback or a log, the tokens stay unknown."""
     write(file, {PAGE: "filed-secret"})
-    tokens = SettingsTokens({OTHER: "given-secret"}, file)
-    tokens.token_for(PAGE)
+    tokens = GivenTokens({OTHER: "given-secret"}, file)
+    tokens.find(PAGE)
     assert "secret" not in repr(tokens)

@@ -49,6 +49,10 @@ class Grant:
     on_trial: tuple[str, ...] = ()
 
 
+IN_NO_PAGES_NAME: Final = Grant(1, math.inf)
+"""Leave for a call under an app's or a person's own token, which Meta counts for no Page."""
+
+
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """No call before `not_before` (aware UTC). `reason` is `budget` or `throttled_` and the scope that Meta closed."""

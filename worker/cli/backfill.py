@@ -234,9 +234,9 @@ def reconcile(
 
     async def begin() -> list[int]:
         async with open_desk(settings) as desk:
-            pages = page_ids or (() if form_ids else desk.tokens.page_ids())
+            pages = page_ids or (() if form_ids else await desk.tokens.page_ids())
             if not pages and not form_ids:
-                raise LeadSyncError("no Page has a token; set PAGE_TOKENS, or name --page or --form")
+                raise LeadSyncError("no Page has a token; run `leadsync connect`, or set PAGE_TOKENS")
             return await order_comparison(
                 desk, page_ids=pages, form_ids=form_ids, since=since,
                 lag=timedelta(seconds=settings.reconcile_lag),

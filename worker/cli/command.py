@@ -60,15 +60,18 @@ def settings_for(data_dir: Path | str, *needed: str) -> Settings:
         database_url=settings.database_url or found.get("DATABASE_URL", ""),
         redis_url=settings.redis_url or found.get("REDIS_URL", ""),
     )
+    if not settings.token_keys and settings.token_keys_file is None and "TOKEN_KEYS_FILE" in found:
+        settings = dataclasses.replace(settings, token_keys_file=Path(found["TOKEN_KEYS_FILE"]))
     logs.configure(settings.log_style, "warning")
     have = {
         "DATABASE_URL": settings.database_url,
         "REDIS_URL": settings.redis_url,
         "META_APP_SECRET": settings.app_secrets,
+        "META_APP_ID": settings.app_id,
     }
     lacking = [name for name in needed if not have[name]]
     if lacking:
-        hints = {"META_APP_SECRET": "set it in the environment or in .env"}
+        hints = dict.fromkeys(("META_APP_ID", "META_APP_SECRET"), "set it in the environment or in .env")
         elsewhere = f"and no `leadsync up` keeps its data in {data_dir}"
         raise ConfigurationError(
             "\n".join(

@@ -122,6 +122,10 @@ class GraphClient:
         )
         return read_form(await self._send(request, grant), datetime.now(UTC))
 
+    async def ask(self, request: GraphRequest, grant: Grant) -> GraphAnswer:
+        """Send a request that another file built and will read."""
+        return await self._send(request, grant)
+
     def _proof(self, token: str) -> str:
         return appsecret_proof(self._settings.app_secret, token)
 

@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from worker.errors import GraphUnavailable, ItemUnanswered, LeadSyncError
 from worker.graph.faults import fault_of, read_error
@@ -256,7 +256,30 @@ def read_result_page(answer: GraphAnswer, now: datetime) -> ResultPage:
     return ResultPage(tuple(entries), after, usages, is_clean)
 
 
-def _read_item(item: object, usages: tuple[Usage, ...], now: datetime) -> "object | LeadSyncError":
+def read_object(answer: GraphAnswer, now: datetime) -> dict[str, Any]:
+    """The object that `answer` holds. Raises an error of errors.py where the request failed."""
+    body = _decipher(answer.body, answer.status)
+    _raise_error(answer.status, body, read_usage(answer.headers), now)
+    if not isinstance(body, dict):
+        raise GraphUnavailable("Graph answered with something that is no object")
+    return body
+
+
+def read_items(answer: GraphAnswer, items: int, now: datetime) -> "tuple[object | LeadSyncError, ...]":
+    """What Graph answered to each of the `items` of a batch: its JSON value, or the error that it met."""
+    body = _decipher(answer.body, answer.status)
+    usages = read_usage(answer.headers)
+    if not isinstance(body, list):
+        _raise_error(answer.status, body, usages, now)
+        raise GraphUnavailable("Graph answered a batch with something that is no list")
+    if len(body) != items:
+        raise GraphUnavailable(f"Graph answered {len(body)} items to a batch of {items}")
+    return tuple(_read_item(item, usages, now, with_id=False) for item in body)
+
+
+def _read_item(
+    item: object, usages: tuple[Usage, ...], now: datetime, *, with_id: bool = True
+) -> "object | LeadSyncError":
     if not isinstance(item, dict):
         return ItemUnanswered("Graph left an item of the batch unanswered")
     status = item.get("code")
@@ -266,7 +289,7 @@ def _read_item(item: object, usages: tuple[Usage, ...], now: datetime) -> "objec
     try:
         body = _decipher(text, status)
         _raise_error(status, body, usages, now)
-        return _with_id(body)
+        return _with_id(body) if with_id else body
     except LeadSyncError as error:
         return error
 

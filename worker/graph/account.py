@@ -1,0 +1,310 @@
+"""What to ask Graph about tokens, Pages, subscriptions and test leads, as requests; what it answered, as values. Pure.
+
+The lead path's own requests are wire.py's; it sends nothing (client.py does). Invariants: a token is only ever in a
+header or a POST body, never in a URL, so debug_token is asked by batch; no value that holds a token shows it.
+https://developers.facebook.com/docs/graph-api/reference/debug_token/
+https://developers.facebook.com/docs/pages-api/webhooks-for-pages
+https://developers.facebook.com/docs/graph-api/reference/app/subscriptions
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final
+from urllib.parse import urlencode
+
+from worker.errors import GraphUnavailable, LeadSyncError, RequestRefused
+from worker.graph.wire import BATCH_LIMIT, GraphAnswer, GraphRequest, appsecret_proof, read_items, read_object
+from worker.inbox import is_id
+
+ACCOUNTS_LIMIT: Final = 100
+ACCOUNT_FIELDS: Final = ("id", "name", "access_token", "tasks")
+LEADGEN: Final = "leadgen"
+"""The webhook field that announces leads."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenFacts:
+    """What Meta knows of a token. `expires_at` None: never, as far as is known.
+
+    `kind` is USER, SYSTEM_USER, PAGE or APP; `targets` says for which objects a scope is granted, where it is not for
+    all. `code` and `subcode` say why it is not valid.
+    """
+
+    app_id: str | None
+    kind: str
+    user_id: str | None
+    profile_id: str | None
+    is_valid: bool
+    expires_at: datetime | None
+    data_access_expires_at: datetime | None
+    scopes: tuple[str, ...]
+    targets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    code: int | None = None
+    subcode: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PageAccount:
+    """A Page that the token's owner has a role on, with the Page's own token."""
+
+    page_id: str
+    name: str
+    tasks: tuple[str, ...]
+    token: str | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class AppSubscription:
+    """An app's webhook for an object."""
+
+    object: str
+    callback_url: str
+    is_active: bool
+    fields: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """In whose name, and at which version, Graph is asked. `app_secret` signs tokens and is half of the app's own."""
+
+    app_id: str
+    version: str
+    app_secret: str = field(repr=False)
+
+    @property
+    def app_token(self) -> str:
+        """https://developers.facebook.com/docs/facebook-login/guides/access-tokens#apptokens"""
+        return f"{self.app_id}|{self.app_secret}"
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        token: str,
+        *,
+        query: Sequence[tuple[str, str]] = (),
+        form: Sequence[tuple[str, str]] = (),
+    ) -> GraphRequest:
+        """A request under `token`, with its proof."""
+        proof = ("appsecret_proof", appsecret_proof(self.app_secret, token))
+        if method == "POST":
+            return GraphRequest(
+                method, f"/{self.version}/{path}", form=(("access_token", token), proof, *form)
+            )
+        return GraphRequest(method, f"/{self.version}/{path}", query=(*query, proof), token=token)
+
+
+def exchange_request(caller: Caller, token: str) -> GraphRequest:
+    """A person's short-lived token for a long-lived one.
+
+    https://developers.facebook.com/docs/facebook-login/guides/access-tokens/get-long-lived
+    """
+    return GraphRequest(
+        "POST",
+        f"/{caller.version}/oauth/access_token",
+        form=(
+            ("grant_type", "fb_exchange_token"),
+            ("client_id", caller.app_id),
+            ("client_secret", caller.app_secret),
+            ("fb_exchange_token", token),
+        ),
+    )
+
+
+def read_exchange(answer: GraphAnswer, now: datetime) -> str:
+    """The long-lived token. Raises an error of errors.py."""
+    token = read_object(answer, now).get("access_token")
+    if not isinstance(token, str) or not token:
+        raise GraphUnavailable("Graph answered an exchange of tokens without a token")
+    return token
+
+
+def debug_request(caller: Caller, tokens: Sequence[str]) -> GraphRequest:
+    """What Meta knows of these tokens, 1 to BATCH_LIMIT."""
+    if not 1 <= len(tokens) <= BATCH_LIMIT:
+        raise ValueError(f"a batch asks about 1 to {BATCH_LIMIT} tokens, not {len(tokens)}")
+    items = [
+        {"method": "GET", "relative_url": f"debug_token?{urlencode({'input_token': token})}"}
+        for token in tokens
+    ]
+    return caller.request(
+        "POST", "", caller.app_token, form=(("batch", json.dumps(items, separators=(",", ":"))),)
+    )
+
+
+def read_debug(answer: GraphAnswer, tokens: int, now: datetime) -> "tuple[TokenFacts | LeadSyncError, ...]":
+    """One entry per asked token: what Meta knows of it, or why that is not known."""
+    return tuple(
+        told if isinstance(told, LeadSyncError) else _token_facts(told)
+        for told in read_items(answer, tokens, now)
+    )
+
+
+def accounts_request(caller: Caller, token: str, *, after: str | None) -> GraphRequest:
+    """One result page of the Pages that the token's owner has a role on."""
+    query = (
+        ("fields", ",".join(ACCOUNT_FIELDS)),
+        ("limit", str(ACCOUNTS_LIMIT)),
+        *((("after", after),) if after else ()),
+    )
+    return caller.request("GET", "me/accounts", token, query=query)
+
+
+def read_account(entry: object) -> PageAccount | None:
+    """An entry of that listing, or None where it is no Page."""
+    if not isinstance(entry, dict):
+        return None
+    page_id, token, tasks = str(entry.get("id")), entry.get("access_token"), entry.get("tasks")
+    if not is_id(page_id):
+        return None
+    return PageAccount(
+        page_id,
+        str(entry.get("name") or ""),
+        tuple(map(str, tasks)) if isinstance(tasks, list) else (),
+        token if isinstance(token, str) and token else None,
+    )
+
+
+def page_request(caller: Caller, page_id: str, fields: Sequence[str], token: str) -> GraphRequest:
+    """A Page's own fields; its `access_token` too, where `token` is its owner's."""
+    return caller.request("GET", page_id, token, query=(("fields", ",".join(fields)),))
+
+
+def subscribed_apps_request(caller: Caller, page_id: str, token: str) -> GraphRequest:
+    """Which apps are installed on a Page."""
+    return caller.request("GET", f"{page_id}/subscribed_apps", token)
+
+
+def subscribe_request(caller: Caller, page_id: str, fields: Sequence[str], token: str) -> GraphRequest:
+    """Install the app on a Page; `fields` take the place of those that were there."""
+    form = (("subscribed_fields", ",".join(fields)),)
+    return caller.request("POST", f"{page_id}/subscribed_apps", token, form=form)
+
+
+def unsubscribe_request(caller: Caller, page_id: str, token: str) -> GraphRequest:
+    """Take the app off a Page."""
+    return caller.request("DELETE", f"{page_id}/subscribed_apps", token)
+
+
+def read_subscribed(answer: GraphAnswer, app_id: str, now: datetime) -> tuple[str, ...] | None:
+    """The fields that the app is subscribed to on the Page; None where it is not installed."""
+    for entry in _data(answer, now):
+        if str(entry.get("id")) == app_id:
+            fields = entry.get("subscribed_fields")
+            return tuple(map(str, fields)) if isinstance(fields, list) else ()
+    return None
+
+
+def subscriptions_request(caller: Caller) -> GraphRequest:
+    """The app's webhooks."""
+    return caller.request("GET", f"{caller.app_id}/subscriptions", caller.app_token)
+
+
+def set_webhook_request(
+    caller: Caller, *, callback_url: str, verify_token: str, fields: Sequence[str]
+) -> GraphRequest:
+    """Set the app's webhook for Pages, which makes Meta do the handshake with whoever answers at `callback_url`."""
+    form = (
+        ("object", "page"),
+        ("callback_url", callback_url),
+        ("fields", ",".join(fields)),
+        ("verify_token", verify_token),
+        ("include_values", "true"),
+    )
+    return caller.request("POST", f"{caller.app_id}/subscriptions", caller.app_token, form=form)
+
+
+def read_subscriptions(answer: GraphAnswer, now: datetime) -> tuple[AppSubscription, ...]:
+    """The app's webhooks, one an object."""
+    return tuple(
+        AppSubscription(
+            str(entry.get("object")),
+            str(entry.get("callback_url")),
+            entry.get("active") is True,
+            tuple(
+                str(each.get("name") if isinstance(each, dict) else each)
+                for each in entry.get("fields") or ()
+            ),
+        )
+        for entry in _data(answer, now)
+    )
+
+
+def test_leads_request(caller: Caller, form_id: str, token: str) -> GraphRequest:
+    """The form's test lead, if there is one. https://developers.facebook.com/docs/marketing-api/guides/lead-ads/testing-troubleshooting"""
+    return caller.request("GET", f"{form_id}/test_leads", token, query=(("fields", "id,created_time"),))
+
+
+def make_test_lead_request(caller: Caller, form_id: str, token: str) -> GraphRequest:
+    """Make the form's test lead, with Meta's own dummy answers."""
+    return caller.request("POST", f"{form_id}/test_leads", token)
+
+
+def delete_lead_request(caller: Caller, leadgen_id: str, token: str) -> GraphRequest:
+    """Take a test lead away."""
+    return caller.request("DELETE", leadgen_id, token)
+
+
+def read_ids(answer: GraphAnswer, now: datetime) -> tuple[str, ...]:
+    """The ids of a listing's entries."""
+    return tuple(str(entry.get("id")) for entry in _data(answer, now) if is_id(str(entry.get("id"))))
+
+
+def read_success(answer: GraphAnswer, now: datetime) -> None:
+    """Raises an error of errors.py where Graph did not do what was asked."""
+    told = read_object(answer, now).get("success", True)
+    if told not in (True, "true"):
+        raise RequestRefused("Graph answered that it did not do what was asked")
+
+
+def _data(answer: GraphAnswer, now: datetime) -> list[dict[str, Any]]:
+    data = read_object(answer, now).get("data")
+    if not isinstance(data, list):
+        raise GraphUnavailable("Graph answered a listing with something that is none")
+    return [entry for entry in data if isinstance(entry, dict)]
+
+
+def _token_facts(told: object) -> "TokenFacts | LeadSyncError":
+    data = told.get("data") if isinstance(told, dict) else None
+    if not isinstance(data, dict):
+        return GraphUnavailable("Graph answered about a token with something that says nothing of it")
+    error = data.get("error")
+    error = error if isinstance(error, dict) else {}
+    granular = data.get("granular_scopes")
+    targets = {
+        str(each.get("scope")): tuple(map(str, each["target_ids"]))
+        for each in (granular if isinstance(granular, list) else ())
+        if isinstance(each, dict) and isinstance(each.get("target_ids"), list)
+    }
+    scopes = data.get("scopes")
+    return TokenFacts(
+        app_id=_id(data.get("app_id")),
+        kind=str(data.get("type") or "USER"),
+        user_id=_id(data.get("user_id")),
+        profile_id=_id(data.get("profile_id")),
+        is_valid=data.get("is_valid") is True,
+        expires_at=_time(data.get("expires_at")),
+        data_access_expires_at=_time(data.get("data_access_expires_at")),
+        scopes=tuple(map(str, scopes)) if isinstance(scopes, list) else (),
+        targets=targets,
+        code=_code(error.get("code")),
+        subcode=_code(error.get("subcode")),
+    )
+
+
+def _id(value: object) -> str | None:
+    return str(value) if is_id(str(value)) else None
+
+
+def _code(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _time(value: object) -> datetime | None:
+    """0 is never. https://developers.facebook.com/docs/graph-api/reference/debug_token/"""
+    seconds = _code(value)
+    if not seconds or not 0 < seconds < 253_402_300_800:
+        return None
+    return datetime.fromtimestamp(seconds, UTC)

@@ -1,0 +1,169 @@
+"""A token -> sealed bytes that only a holder of the key can open, and back; bound to whose token it is.
+
+It keeps nothing and knows no database (store/tokens.py does). Invariants: what was sealed for one Page opens for no
+other; no message and no repr holds a key or a token; a key's id says which key it is and nothing about it.
+https://cryptography.io/en/latest/hazmat/primitives/aead/
+"""
+
+import base64
+import binascii
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from worker.errors import ConfigurationError, TokenRefused, Transient
+
+KEY_BYTES: Final = 32
+_NONCE_BYTES: Final = 12
+"""https://csrc.nist.gov/pubs/sp/800/38/d/final"""
+_ID_DIGITS: Final = 12
+
+
+class TokenLocked(TokenRefused):
+    """A sealed token is there and cannot be opened: its key is not among ours, or it is not what was sealed."""
+
+    reason = "token_locked"
+
+
+class KeysUnreadable(Transient):
+    """The key file is away or half written; the same look may work later."""
+
+    reason = "keys_unreadable"
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """A sealed token: `box` is nonce and ciphertext, `key_id` says whose key opens it."""
+
+    key_id: str
+    box: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """256 bits that seal and open."""
+
+    secret: bytes = field(repr=False)
+
+    @property
+    def key_id(self) -> str:
+        """Twelve hex digits of the key's SHA-256: who knows them is no nearer to the key."""
+        return hashlib.sha256(b"leadsync key id" + self.secret).hexdigest()[:_ID_DIGITS]
+
+    @property
+    def text(self) -> str:
+        """The key as it stands in settings and files: base64 of its 32 bytes."""
+        return base64.b64encode(self.secret).decode()
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRing:
+    """The keys, the one that seals first; any of them opens."""
+
+    keys: tuple[Key, ...] = ()
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self.keys)
+
+    def has(self, key_id: str) -> bool:
+        """Whether that key is among these."""
+        return any(key.key_id == key_id for key in self.keys)
+
+    def seal(self, token: str, whose: str) -> Sealed:
+        """`token` for `whose` (see `of_page`, `of_account`). Raises ConfigurationError where there is no key."""
+        if not self.keys:
+            raise ConfigurationError(
+                "TOKEN_KEYS: is not set, so no token can be kept; `leadsync keys generate` makes a key"
+            )
+        nonce = os.urandom(_NONCE_BYTES)
+        key = self.keys[0]
+        return Sealed(key.key_id, nonce + AESGCM(key.secret).encrypt(nonce, token.encode(), _bound_to(whose)))
+
+    def open(self, sealed: Sealed, whose: str) -> str:
+        """The token that was sealed for `whose`. Raises TokenLocked."""
+        key = next((key for key in self.keys if key.key_id == sealed.key_id), None)
+        if key is None:
+            raise TokenLocked(
+                f"the token of {whose} was sealed with key {sealed.key_id}, which is not among TOKEN_KEYS;"
+                " give that key back, or connect again"
+            )
+        nonce, box = sealed.box[:_NONCE_BYTES], sealed.box[_NONCE_BYTES:]
+        try:
+            return AESGCM(key.secret).decrypt(nonce, box, _bound_to(whose)).decode()
+        except (InvalidTag, ValueError):
+            raise TokenLocked(
+                f"the sealed token of {whose} was altered, or is another's; connect again"
+            ) from None
+
+
+class Keys:
+    """Where the keys come from: those given and, before them, those of a file that is read again when it changes."""
+
+    def __init__(self, given: tuple[Key, ...], path: Path | None) -> None:
+        self._given = given
+        self._path = path
+        self._read_at: tuple[int, int] | None = None
+        self._from_file: tuple[Key, ...] = ()
+
+    def ring(self) -> KeyRing:
+        """The keys now. Raises KeysUnreadable where the file cannot be read and never could."""
+        if self._path is not None:
+            self._refresh(self._path)
+        return KeyRing((*self._from_file, *self._given))
+
+    def _refresh(self, path: Path) -> None:
+        try:
+            about = path.stat()
+            stamp = (about.st_mtime_ns, about.st_size)
+            if stamp != self._read_at:
+                self._from_file = parse_keys(path.read_text(encoding="ascii"))
+                self._read_at = stamp
+        except (OSError, ValueError) as error:
+            # While the file is being replaced the keys that we have are the best we know.
+            if self._read_at is None:
+                raise KeysUnreadable(
+                    f"TOKEN_KEYS_FILE cannot be read ({type(error).__name__}); it holds one key a line"
+                ) from None
+
+
+def of_page(page_id: str) -> str:
+    """What a Page's token is bound to."""
+    return f"Page {page_id}"
+
+
+def of_account(user_id: str) -> str:
+    """What the token of a person or a system user is bound to."""
+    return f"account {user_id}"
+
+
+def new_key() -> Key:
+    """A key that nobody has."""
+    return Key(os.urandom(KEY_BYTES))
+
+
+def parse_keys(text: str) -> tuple[Key, ...]:
+    """The keys in a text, separated by commas or lines; after `#` comes a comment. Raises ValueError."""
+    words = (part.strip() for line in text.splitlines() for part in line.partition("#")[0].split(","))
+    return tuple(_key(word, number) for number, word in enumerate(filter(None, words), 1))
+
+
+def _key(word: str, number: int) -> Key:
+    try:
+        secret = base64.b64decode(word, validate=True)
+    except (binascii.Error, ValueError):
+        secret = b""
+    if len(secret) != KEY_BYTES:
+        raise ValueError(
+            f"key {number} is not the base64 of {KEY_BYTES} bytes; `leadsync keys generate` makes one"
+        )
+    return Key(secret)
+
+
+def _bound_to(whose: str) -> bytes:
+    return b"leadsync token of " + whose.encode()
