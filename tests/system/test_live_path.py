@@ -85,13 +85,13 @@ def test_every_announced_lead_is_one_row_equal_to_graphs_answer(stack: Whole, pa
 def test_a_webhook_repeated_50_times_costs_one_call(stack: Whole, page: str) -> None:
     """A lead that is announced again and again is read once."""
     (lead,) = stack.post("leads", {"count": 1, "page": page})["leads"]
-    before = stack.get("calls")["pages"].get(page, {}).get("calls", 0)
+    before = stack.get("calls")["pages"].get(page, {}).get("kinds", {}).get("lead", 0)
     for _ in range(50):
         stack.send(leads=[lead])
     assert stack.wait_for(lambda: not stack.get("send")["running"] and not stack.get("send")["pending"], 20)
     assert stored(stack, page, 1)
     assert stack.wait_for(lambda: stack.ask_stream(lambda stream: stream.length()) == 0, 20)
-    after = stack.get("calls")["pages"][page]["calls"]
+    after = stack.get("calls")["pages"][page]["kinds"]["lead"]
     assert after - before == 1
 
 
