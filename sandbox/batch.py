@@ -51,6 +51,8 @@ def answer_batch(graph: Graph, request: Request, now: float, answered_at: float)
         items = _items(request.params["batch"])
     except GraphRefusal as refusal:
         error = refusal.error
+        if holder is None and (known := graph.known(request.params)):
+            page_id = known.page_id
         usages = () if holder is None else graph.app_usage(now)
         if fault is not None and fault.name in THROTTLES:
             usages = (throttled(fault, page_id), *usages)

@@ -21,7 +21,9 @@ from sandbox.exportfile import (
     ExportSeparator,
 )
 from sandbox.faults import FaultRule, parse_rules
+from sandbox.grants import SCOPES
 from sandbox.ordering import ORDERS, Order
+from sandbox.tokens import USER_KINDS, UserKind
 from sandbox.usage import ROUNDINGS, Rounding
 
 
@@ -113,8 +115,24 @@ class SandboxConfig:
     delivery_timeout_seconds: float = 20.0
     delivery_concurrency: int = 8
 
+    user_kind: UserKind = "user"
+    """Whose token it is: a person's, or a system user's, which never expires."""
+    scopes: str = ",".join(SCOPES)
+    """What the user granted the app, with commas between."""
+    long_token_seconds: int = 5_184_000
+    """How long a long-lived token of a person holds; the Page tokens derived from it hold for ever."""
+    short_token_seconds: int = 3_600
+    """How long a short-lived one and its Page tokens hold. Meta: an hour or two."""
+    data_access_seconds: int = 7_776_000
+    """What debug_token tells of data access: so long after the token was issued. It is told, not enforced."""
+
     faults: tuple[FaultRule, ...] = ()
     """The fault plan at start; it can be changed over HTTP at any time."""
+
+    @property
+    def app_token(self) -> str:
+        """The app's own token."""
+        return f"{self.app_id}|{self.app_secret}"
 
     def __post_init__(self) -> None:
         wrong = [name for name in _AT_LEAST_ONE if getattr(self, name) < 1]
@@ -134,6 +152,7 @@ _CHOICES: Mapping[str, Sequence[str]] = {
     "export_encoding": ENCODINGS,
     "export_separator": SEPARATORS,
     "export_flags": FLAGS,
+    "user_kind": USER_KINDS,
 }
 _AT_LEAST_ONE = (
     "pages",
@@ -143,6 +162,9 @@ _AT_LEAST_ONE = (
     "hour_seconds",
     "default_limit",
     "max_limit",
+    "long_token_seconds",
+    "short_token_seconds",
+    "data_access_seconds",
 )
 _NOT_NEGATIVE = (
     "port",

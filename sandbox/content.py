@@ -6,6 +6,7 @@ file always makes all of them.
 Invariant: nothing here depends on who asks.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 from sandbox.leadtext import graph_time
@@ -19,7 +20,10 @@ FORM_FIELDS: Final = (
     "is_optimized_for_quality", "creator",
 )  # fmt: skip
 FORM_DEFAULTS: Final = ("id", "locale", "name", "status")
-PAGE_FIELDS: Final = ("id", "name", "category", "link", "access_token", "leadgen_tos_accepted", "tasks")
+PAGE_FIELDS: Final = (
+    "id", "name", "category", "category_list", "link", "access_token", "leadgen_tos_accepted",
+    "leadgen_tos_acceptance_time", "tasks",
+)  # fmt: skip
 PAGE_DEFAULTS: Final = ("id", "name")
 OBJECT_FIELDS: Final = ("id", "name", "adset_id", "campaign_id")
 
@@ -74,16 +78,18 @@ def _checkbox(form: Form, place: int, text: str) -> dict[str, object]:
     }
 
 
-def page_fields(page: Page, token: str) -> dict[str, object]:
-    """Every field of the page; `token` is its Page token."""
+def page_fields(page: Page, token: str, tasks: Sequence[str]) -> dict[str, object]:
+    """Every field of the page; `token` is its Page token, `tasks` what the user may do there."""
     return {
         "id": page.page_id,
         "name": page.name,
         "category": "Local business",
+        "category_list": [{"id": "2500", "name": "Local business"}],
         "link": f"https://www.facebook.com/{page.page_id}",
         "access_token": token,
         "leadgen_tos_accepted": True,
-        "tasks": ["ADVERTISE", "ANALYZE", "CREATE_CONTENT", "MESSAGING", "MODERATE", "MANAGE"],
+        "leadgen_tos_acceptance_time": "2024-05-01T09:00:00+0000",
+        "tasks": list(tasks),
     }
 
 

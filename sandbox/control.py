@@ -21,6 +21,7 @@ from sandbox.given import OrderRefused, number
 from sandbox.journal import LeadRecord
 from sandbox.orders import create_leads, log_range, run_from, set_limits, truth_numbers
 from sandbox.parts import Sandbox
+from sandbox.tokenorders import order_tokens
 from sandbox.wire import plain
 
 _LINES_A_WRITE = 200
@@ -35,6 +36,7 @@ def routes(sandbox: Sandbox) -> list[web.RouteDef]:
         web.get("/sandbox/health", it.health),
         web.get("/sandbox/pages", it.pages),
         web.get("/sandbox/tokens", it.tokens),
+        web.post("/sandbox/tokens", it.order_tokens),
         web.get("/sandbox/truth", it.truth),
         web.post("/sandbox/forms", it.change_forms),
         web.post("/sandbox/leads", it.create_leads),
@@ -66,11 +68,12 @@ class _Control:
 
     async def pages(self, _: web.Request) -> web.Response:
         tokens = self._sandbox.tokens
+        working = tokens.working(time.time())
         pages = [
             {
                 "page_id": page.page_id,
                 "name": page.name,
-                "token": tokens.of_page[page.page_id],
+                "token": working.get(page.page_id),
                 "forms": [form_json(self._sandbox, form) for form in page.forms],
             }
             for page in self._sandbox.world.pages
@@ -78,7 +81,10 @@ class _Control:
         return _json({"pages": pages, "user_token": tokens.of_user, "app_id": self._sandbox.config.app_id})
 
     async def tokens(self, _: web.Request) -> web.Response:
-        return _json(self._sandbox.tokens.of_page)
+        return _json(self._sandbox.tokens.working(time.time()))
+
+    async def order_tokens(self, http: web.Request) -> web.Response:
+        return _json(order_tokens(self._sandbox, await _body(http), time.time()))
 
     async def truth(self, http: web.Request) -> web.StreamResponse:
         world, now = self._sandbox.world, time.time()

@@ -91,12 +91,14 @@ class _Download:
         """Whether a token of the form's Page or the user's comes along, or a browser's session."""
         authorization = http.headers.get("Authorization", "")
         token = authorization[7:].strip() if authorization[:7].lower() == "bearer " else ""
-        holder = self._sandbox.tokens.holder(token or http.query.get("access_token", ""))
+        tokens, now = self._sandbox.tokens, time.time()
+        holder = tokens.alive(token or http.query.get("access_token", ""), now)
         if holder is not None and (
             holder.kind == "user" or (form is not None and holder.page_id == form.page_id)
         ):
             return True
-        return http.cookies.get("session") == self._sandbox.tokens.of_user
+        session = tokens.alive(http.cookies.get("session", ""), now)
+        return session is not None and session.kind == "user"
 
 
 def span_of(form: Form, from_date: str, to_date: str, now: float) -> TimeRange:

@@ -82,6 +82,24 @@ NO_POST: Final = GraphError(
 NO_TOKEN: Final = GraphError(400, 104, "An access token is required to request this resource.")
 BAD_TOKEN: Final = GraphError(400, 190, "Invalid OAuth access token - Cannot parse access token")
 NEEDS_PAGE_TOKEN: Final = GraphError(400, 190, "(#190) This method must be called with a Page Access Token")
+NEEDS_APP_TOKEN: Final = GraphError(400, 15, "(#15) This method must be called with an app access_token.")
+NEEDS_DEVELOPER: Final = GraphError(
+    400,
+    100,
+    "(#100) You must provide an app access token, or a user access token that is an owner or developer of the app",
+)
+NO_CLIENT_ID: Final = GraphError(400, 101, "Missing client_id parameter.")
+WRONG_CLIENT_ID: Final = GraphError(
+    400, 101, "Error validating application. Cannot get application info due to a system error."
+)
+NO_SECRET: Final = GraphError(400, 1, "Missing client_secret parameter.")
+WRONG_SECRET: Final = GraphError(400, 1, "Error validating client secret.")
+NOT_AVAILABLE: Final = GraphError(
+    # The text was seen, its code was not.
+    400,
+    100,
+    "This API is not available.",
+)
 BAD_PROOF: Final = GraphError(
     400, 100, "Invalid appsecret_proof provided in the API argument", "GraphMethodException"
 )

@@ -46,7 +46,18 @@ CLASSES: Final = TRANSPORT | BEHAVIOUR | CATALOG.keys()
 
 LEAD_READS: Final = frozenset({"lead", "form_leads", "ad_leads"})
 LISTINGS: Final = frozenset({"form_leads", "ad_leads", "page_forms"})
-KINDS: Final = LEAD_READS | {"batch", "page_forms", "page", "form", "ad", "other"}
+KINDS: Final = LEAD_READS | {
+    "batch",
+    "page_forms",
+    "page",
+    "form",
+    "ad",
+    "user",
+    "accounts",
+    "debug_token",
+    "oauth",
+    "other",
+}
 
 
 class PlanRefused(ValueError):

@@ -9,22 +9,28 @@ Invariant: every call with a good token is counted exactly once for its Page, ad
 app, refused ones too.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from sandbox import errors
+from sandbox.accounts import Accounts
 from sandbox.config import SandboxConfig
 from sandbox.errors import CATALOG, STALE_CURSORS, THROTTLES, GraphError
 from sandbox.faults import TRANSPORT, Fault, FaultPlan, Target
+from sandbox.inspection import Inspection
 from sandbox.journal import Journal
 from sandbox.leadtext import AD_FIELDS
 from sandbox.meters import Metered, Meters
 from sandbox.mixing import mix
-from sandbox.reads import Asked, Reads
+from sandbox.oauth import OAuth
+from sandbox.paths import Asked, Call, Paths
+from sandbox.permissions import forbidden
+from sandbox.proofs import proof_holds
+from sandbox.reads import Reads
 from sandbox.request import Answer, GraphRefusal, Request, split_path, wanted_fields
-from sandbox.tokens import Holder, Tokens, proof_holds
+from sandbox.tokens import Holder, Tokens
 from sandbox.usage import Usage, headers_of
-from sandbox.world import Ad, Form, Lead, Page, World
+from sandbox.world import Lead, World
 
 _THROTTLED_AS: Final = {"80004": "ads_management", "80001": "pages", "80005": "leadgen"}
 """The type in the usage header; the other throttles are told by X-App-Usage."""
@@ -38,8 +44,20 @@ class Graph:
         self, world: World, tokens: Tokens, plan: FaultPlan, journal: Journal, config: SandboxConfig
     ) -> None:
         self.world, self.tokens, self.plan, self.journal, self.config = world, tokens, plan, journal, config
-        self.reads = Reads(world, tokens, config)
+        self.reads = Reads(world, config)
         self.meters = Meters(world, config)
+        self._paths = Paths(world, config.app_id, world.user_id)
+        self._oauth = OAuth(tokens, config.app_id, config.app_secret)
+        accounts = Accounts(world, tokens, config.default_limit)
+        inspection = Inspection(tokens, config.app_id, world.user_id, config.data_access_seconds)
+        self._answers_of: Mapping[str, Callable[[Call], str]] = {
+            "user": accounts.user,
+            "accounts": accounts.accounts,
+            "page": accounts.page,
+            "debug_token": inspection.answer,
+            "oauth": self._oauth.answer,
+        }
+        """What is not read from the world alone, by kind."""
         self._answers = 0
 
     def call(self, request: Request, now: float, answered_at: float, lost: str = "") -> Answer:
@@ -52,7 +70,7 @@ class Graph:
         usages: tuple[Usage, ...] = ()
         fault: Fault | None = None
         try:
-            holder = self.holder(request.params, now)
+            holder = self._caller(request, parts, now)
             asked, misdirected = self._asked(request, parts, holder)
             page_id = holder.page_id or asked.page_id
             usages, too_often = self._count(holder, asked, now)
@@ -61,16 +79,19 @@ class Graph:
             if self.plan.in_force:
                 fault = self.plan.strike(_target(asked, page_id, request, now), now)
             without = self._suffer(fault, request, asked)
-            self._allowed(holder, asked)
-            status, result, body = 200, "200", self._answer(request, asked, version, now, without)
+            call = Call(asked, request, holder, version, now)
+            status, result, body = 200, "200", self._answer(call, without)
         except GraphRefusal as refusal:
             status, result, body = refusal.error.status, refusal.error.name, refusal.error.body(self.trace())
             if fault is not None and fault.name in THROTTLES:
                 usages = (throttled(fault, page_id), *self.app_usage(now))
         sent_wrongly = fault if fault is not None and fault.name in _SENT_WRONGLY else None
         result = lost or (result if sent_wrongly is None else sent_wrongly.name)
-        token_page = (holder and holder.page_id) or ""
         count = int(holder is not None)
+        if holder is None and (holder := self.known(request.params)):
+            asked = self._asked(request, parts, holder)[0]
+            page_id = holder.page_id or asked.page_id
+        token_page = (holder and holder.page_id) or ""
         self.journal.called(page_id, asked.kind, result, now, of_token=token_page, count=count)
         if isinstance(asked.node, Lead):
             self.journal.lead_read(asked.node.leadgen_id, result, answered_at)
@@ -90,12 +111,18 @@ class Graph:
         holder = self.tokens.holder(token)
         if holder is None:
             raise GraphRefusal(errors.BAD_TOKEN)
+        if death := self.tokens.death(holder, now):
+            raise GraphRefusal(CATALOG[death].about("", self.config.app_id))
         given, proof_time = params.get("appsecret_proof"), params.get("appsecret_time", "")
         if given is None and self.config.require_proof and holder.kind != "app":
             raise GraphRefusal(errors.PROOF_REQUIRED)
         if given is not None and not proof_holds(self.config.app_secret, token, given, proof_time, now):
             raise GraphRefusal(errors.BAD_PROOF)
         return holder
+
+    def known(self, params: Mapping[str, str]) -> Holder | None:
+        """Whose the call's token is or was: a dead one is still some Page's."""
+        return self.tokens.holder(params.get("access_token", ""))
 
     def app_usage(self, now: float) -> tuple[Usage, ...]:
         """The usage of the app, if it has a limit: every answer tells it."""
@@ -114,14 +141,17 @@ class Graph:
         if not parts and "ids" in request.params:
             return Asked("other", None), errors.IDS_GONE
         try:
-            if holder.page_id and parts[:1] == ("me",):
-                parts = holder.page_id, *parts[1:]
-            return self.reads.asked(parts), None
+            if holder.kind != "app" and parts[:1] == ("me",):
+                parts = holder.page_id or self.world.user_id, *parts[1:]
+            return self._paths.asked(parts), None
         except GraphRefusal as refusal:
             return Asked("other", None), refusal.error
 
     def _count(self, holder: Holder, asked: Asked, now: float) -> tuple[tuple[Usage, ...], GraphError | None]:
         """Count the call: the usages after it, and the refusal where it was one too many for any scope."""
+        if holder.kind == "app":
+            app = self.meters.app(now, call=True)
+            return (app.usage,) if app else (), errors.APP_BUSY if app and self._refused(app) else None
         if holder.page_id is None:
             own, refusal = self.meters.user(now, call=True), errors.USER_BUSY
         elif asked.kind in ("ad_leads", "ad"):
@@ -150,32 +180,34 @@ class Graph:
         if fault is None:
             return frozenset()
         if fault.name in CATALOG:
-            raise GraphRefusal(CATALOG[fault.name].about(_name(asked), self.config.app_id))
+            raise GraphRefusal(CATALOG[fault.name].about(asked.name, self.config.app_id))
         if fault.name in STALE_CURSORS:
-            raise GraphRefusal(STALE_CURSORS[fault.name].about(_name(asked)))
+            raise GraphRefusal(STALE_CURSORS[fault.name].about(asked.name))
         if fault.name == "not_visible":
-            raise GraphRefusal(errors.NOT_THERE.about(_name(asked)))
+            raise GraphRefusal(errors.NOT_THERE.about(asked.name))
         if fault.name == "ad_fields_refused" and AD_FIELDS & set(
             wanted_fields(request.params.get("fields", ""))
         ):
             raise GraphRefusal(errors.AD_FIELDS_REFUSED)
         return (fault.rule.fields or AD_FIELDS) if fault.name == "ad_fields_missing" else frozenset()
 
-    def _allowed(self, holder: Holder, asked: Asked) -> None:
-        """Refuse what the token may not read."""
-        if holder.kind == "app" or (holder.page_id and asked.page_id not in (None, holder.page_id)):
-            raise GraphRefusal(errors.NOT_THERE.about(_name(asked)))
-        if holder.kind == "user" and asked.kind in ("form_leads", "page_forms"):
-            raise GraphRefusal(errors.NEEDS_PAGE_TOKEN)
+    def _caller(self, request: Request, parts: tuple[str, ...], now: float) -> Holder:
+        """Who calls: by a token, or where tokens are given out by the app's id and secret."""
+        if parts == ("oauth", "access_token"):
+            return self._oauth.caller(request.params)
+        return self.holder(request.params, now)
 
-    def _answer(
-        self, request: Request, asked: Asked, version: str, now: float, without: frozenset[str]
-    ) -> str:
-        if request.method == "DELETE":
-            return self.reads.delete(asked, now)
-        if request.method != "GET" and request.params.get("method", "").upper() != "GET":
-            raise GraphRefusal(errors.NO_POST.about(_name(asked)))
-        return self.reads.read(asked, request, version, now, without)
+    def _answer(self, call: Call, without: frozenset[str]) -> str:
+        asked, request = call.asked, call.request
+        fields = wanted_fields(request.params.get("fields", ""))
+        if refusal := forbidden(self.tokens.grants, call.holder, asked, fields):
+            raise GraphRefusal(refusal)
+        if answer := self._answers_of.get(asked.kind):
+            return answer(call)
+        if call.method == "DELETE":
+            return self.reads.delete(asked, call.now)
+        call.need_get()
+        return self.reads.read(asked, request, call.version, call.now, without)
 
 
 def throttled(fault: Fault, page_id: str | None) -> Usage:
@@ -188,11 +220,3 @@ def _target(asked: Asked, page_id: str | None, request: Request, now: float) -> 
         return Target("lead", page_id, asked.node.leadgen_id, now - asked.node.made_at, request.via)
     paged = bool(request.params.get("after") or request.params.get("before"))
     return Target(asked.kind, page_id, via=request.via, paged=paged)
-
-
-def _name(asked: Asked) -> str:
-    """The id that an error about this call names."""
-    match asked.node:
-        case Lead(leadgen_id=node_id) | Form(form_id=node_id) | Page(page_id=node_id) | Ad(ad_id=node_id):
-            return node_id
-    return asked.unknown_id

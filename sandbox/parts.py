@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from sandbox.batch import answer_batch, is_batch
 from sandbox.config import SandboxConfig
 from sandbox.faults import FaultPlan
+from sandbox.grants import Grants
 from sandbox.graph import Graph
 from sandbox.journal import Journal
 from sandbox.request import Answer, Request
@@ -42,7 +43,15 @@ class Sandbox:
             leads=config.leads,
             now=now,
         )
-        self.tokens = Tokens(config.seed, self.world.page_by_id, config.app_id, config.app_secret)
+        self.tokens = Tokens(
+            seed=config.seed,
+            page_ids=self.world.page_by_id,
+            app=config.app_token,
+            grants=Grants(filter(None, config.scopes.split(",")), self.world.page_by_id),
+            user_kind=config.user_kind,
+            lives=(config.short_token_seconds, config.long_token_seconds),
+            now=now,
+        )
         self.plan = FaultPlan(config.seed)
         self.plan.give(config.faults, now)
         self.journal = Journal()

@@ -9,10 +9,7 @@ Invariant: what a read gives of a lead is a selection of what leadtext.py tells 
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
-from urllib.parse import urlencode
 
 from sandbox import content, errors
 from sandbox.config import SandboxConfig
@@ -20,79 +17,28 @@ from sandbox.leadtext import LEAD_DEFAULTS, LEAD_FIELDS
 from sandbox.listing import Cursor, Reader, ResultPage, read_cursor
 from sandbox.mixing import mix, share
 from sandbox.ordering import Key, Leads, Ordered, Shuffled
+from sandbox.paging import paging_json
+from sandbox.paths import Asked
 from sandbox.rendered import RenderedLeads
 from sandbox.request import (
     GraphRefusal,
     Request,
     TimeRange,
-    split_path,
     time_range,
     wanted_fields,
     whole_number,
 )
-from sandbox.tokens import Tokens
 from sandbox.wire import encode
 from sandbox.world import RETENTION_SECONDS, Ad, Form, Lead, Page, World
-
-Node = Lead | Form | Page | Ad
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What a call is about."""
-
-    kind: str
-    """One of faults.KINDS."""
-    node: Node | None
-    form: Form | None = None
-    """For an ad: the form whose leads it brought."""
-    unknown_id: str = ""
-
-    @property
-    def page_id(self) -> str | None:
-        """The Page that the node belongs to."""
-        if self.form is not None:
-            return self.form.page_id
-        return None if self.node is None or isinstance(self.node, Ad) else self.node.page_id
-
-
-_EDGES: Final = {
-    (Form, "leads"): "form_leads",
-    (Ad, "leads"): "ad_leads",
-    (Page, "leadgen_forms"): "page_forms",
-}
-_NODES: Final = {Lead: "lead", Form: "form", Page: "page", Ad: "ad"}
 
 
 class Reads:
     """Every read of one world."""
 
-    def __init__(self, world: World, tokens: Tokens, config: SandboxConfig) -> None:
-        self._world, self._tokens, self._config = world, tokens, config
+    def __init__(self, world: World, config: SandboxConfig) -> None:
+        self._world, self._config = world, config
         self.rendered = RenderedLeads(world, hostile=config.hostile_text, kept_leads=config.kept_leads)
         self._walks = 0
-
-    def asked(self, parts: Sequence[str]) -> Asked:
-        """What a path without its version names."""
-        if not parts or len(parts) > 2:
-            raise GraphRefusal(errors.UNKNOWN_PATH.about("/".join(parts[1:])))
-        if not (parts[0].isascii() and parts[0].isdigit()):
-            raise GraphRefusal(errors.NO_ALIAS.about(parts[0]))
-        node, form = self._node(parts[0])
-        if node is None:
-            return Asked("lead" if len(parts) == 1 else "other", None, unknown_id=parts[0])
-        kind = _NODES[type(node)] if len(parts) == 1 else _EDGES.get((type(node), parts[1]))
-        if kind is None:
-            raise GraphRefusal(errors.UNKNOWN_PATH.about(parts[1]))
-        return Asked(kind, node, form)
-
-    def _node(self, node_id: str) -> tuple[Node | None, Form | None]:
-        if len(node_id) > 30:
-            return None, None
-        world = self._world
-        if form := world.form_by_ad_id.get(node_id):
-            return next(ad for ad in form.ads if ad.ad_id == node_id), form
-        return world.form_by_id.get(node_id) or world.page_by_id.get(node_id) or world.find(node_id), None
 
     def delete(self, asked: Asked, now: float) -> str:
         """DELETE of a node: leads only."""
@@ -118,13 +64,9 @@ class Reads:
                 return self._forms(node, request, version, now)
             case "form", Form():
                 return encode(self._form(node, wanted, now))
-            case "page", Page():
-                fields = content.page_fields(node, self._tokens.of_page[node.page_id])
-                allowed, defaults = content.PAGE_FIELDS, content.PAGE_DEFAULTS
-                return encode(_select(fields, wanted or defaults, allowed, "Page"))
             case "ad", Ad():
                 fields = content.ad_fields(node)
-                return encode(_select(fields, wanted or ("id",), content.OBJECT_FIELDS, "Ad"))
+                return encode(select(fields, wanted or ("id",), content.OBJECT_FIELDS, "Ad"))
         raise GraphRefusal(errors.NOT_THERE.about(asked.unknown_id))
 
     def lead(self, lead: Lead, wanted: Sequence[str], without: frozenset[str] = frozenset()) -> str:
@@ -138,7 +80,7 @@ class Reads:
 
     def _form(self, form: Form, wanted: Sequence[str], now: float) -> dict[str, object]:
         fields = content.form_fields(self._world, form, now)
-        return _select(fields, wanted or content.FORM_DEFAULTS, content.FORM_FIELDS, "LeadGenData")
+        return select(fields, wanted or content.FORM_DEFAULTS, content.FORM_FIELDS, "LeadGenData")
 
     def _leads(
         self, form: Form, ad: Ad | None, request: Request, version: str, now: float, without: frozenset[str]
@@ -167,7 +109,7 @@ class Reads:
         else:
             page = reader.after(leads, cursor, limit)
         data = self.rendered.elements(page.numbers, names, without)
-        return f'{{"data":[{data}]{_paging(page, request, version)}}}'
+        return f'{{"data":[{data}]{paging_json(page, request, version)}}}'
 
     def _new_walk(self) -> int:
         """Of one listing from its first result page to its last; 0 where ties are stable."""
@@ -215,29 +157,7 @@ class Reads:
         more = shown[-1] is not page.forms[-1]
         before, after = Cursor(keys[0], issued_at=now), Cursor(keys[-1], issued_at=now)
         result_page = ResultPage((), before, after, has_next=more, has_previous=False)
-        return f"{text[:-1]}{_paging(result_page, request, version)}}}"
-
-
-def _paging(page: ResultPage, request: Request, version: str) -> str:
-    """The `paging` member with its comma, or nothing where there is nothing to point at."""
-    if page.before is None or page.after is None:
-        return ""
-    paging: dict[str, object] = {"cursors": {"before": page.before.opaque(), "after": page.after.opaque()}}
-    if page.has_next:
-        paging["next"] = _link(request, version, "after", page.after.opaque())
-    if page.has_previous:
-        paging["previous"] = _link(request, version, "before", page.before.opaque())
-    return f',"paging":{encode(paging)}'
-
-
-_NOT_IN_LINKS: Final = ("after", "before", "appsecret_proof", "appsecret_time")
-
-
-def _link(request: Request, version: str, name: str, cursor: str) -> str:
-    """A full URL that carries the token, as Graph's do: whoever logs it, leaks."""
-    params = {key: value for key, value in request.params.items() if key not in _NOT_IN_LINKS}
-    node = "/".join(split_path(request.path)[1])
-    return f"{request.base_url}/{version}/{node}?{urlencode({**params, name: cursor}, errors='replace')}"
+        return f"{text[:-1]}{paging_json(result_page, request, version)}}}"
 
 
 def _names(wanted: Sequence[str]) -> tuple[str, ...]:
@@ -253,10 +173,11 @@ def _known_names(wanted: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*(wanted or LEAD_DEFAULTS), "id")))
 
 
-def _select(
+def select(
     fields: Mapping[str, object], wanted: Sequence[str], allowed: Sequence[str], node: str
 ) -> dict[str, object]:
-    """The wanted fields that there are, in the order asked, and always the id."""
+    """The wanted fields that there are, in the order asked, and always the id. Raises GraphRefusal for one that such
+    a node does not have."""
     for name in wanted:
         if name not in allowed:
             raise GraphRefusal(errors.unknown_field(name, node))

@@ -23,6 +23,7 @@ OLDEST_VERSION: Final = SUPPORTED_VERSIONS[0]
 """What an expired, unknown or missing version is served as."""
 
 _VERSION: Final = re.compile(r"v[0-9]+\.[0-9]+\Z")
+_ARGUMENT: Final = re.compile(r"\.([a-z_]+)\(([^()]*)\)")
 _NESTED: Final = re.compile(r"\{[^{}]*\}|\.[a-z_]+\([^()]*\)")
 
 
@@ -75,6 +76,12 @@ def wanted_fields(text: str) -> tuple[str, ...]:
     while before != text:
         before, text = text, _NESTED.sub("", text)
     return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+
+
+def nested_arguments(text: str, field: str) -> Mapping[str, str]:
+    """What a `fields` parameter hands to one of its fields: `field.user_id(1).app_id(2)` -> user_id, app_id."""
+    found = re.search(rf"(?:^|,)\s*{re.escape(field)}((?:\.[a-z_]+\([^()]*\))*)", text)
+    return dict(_ARGUMENT.findall(found[1])) if found else {}
 
 
 @lru_cache(maxsize=1_024)

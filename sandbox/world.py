@@ -31,6 +31,7 @@ _PAGE_IDS: Final = 100_000_000_000_000
 _FORM_IDS: Final = 7_000_000_000_000_000
 _AD_IDS: Final = 23_840_000_000_000_000
 """Seventeen digits: beyond what a JavaScript number can hold, as the real ones are."""
+_USER_IDS: Final = 3_000_000_000_000_000
 _LEAD_IDS: Final = 1_200_000_000_000_000
 _LEAD_STEP: Final = 104_729
 """Ids of successive leads differ by this prime: an id turns back into its number by one division."""
@@ -130,6 +131,7 @@ class World:
         self.page_by_id = {page.page_id: page for page in self.pages}
         self.form_by_id = {form.form_id: form for form in self.forms}
         self.form_by_ad_id = {ad.ad_id: form for form in self.forms for ad in form.ads}
+        self.user_id = str(_USER_IDS + mix(seed, 14) % 1_000_000_000_000)
         self._ads_per_form = ads_per_form
         self._old_forms = len(self.forms)
         """Historic leads are dealt to the forms of the start in turn."""

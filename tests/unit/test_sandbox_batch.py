@@ -6,7 +6,7 @@ import pytest
 
 from sandbox.faults import parse_rules
 from sandbox.parts import Sandbox
-from sandbox.tokens import proof
+from sandbox.proofs import proof
 from tests.fakes.sandboxes import NOW, asked, batch, code_of, made, read, token_of
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from sandbox.errors import IDS_GONE
 from sandbox.parts import Sandbox
-from sandbox.tokens import proof
+from sandbox.proofs import proof
 from sandbox.world import Lead
 from tests.fakes.sandboxes import NOW, asked, batch, code_of, made, read, token_of
 
@@ -188,13 +188,25 @@ NAMES = (
     "appsecret_time",
     "batch",
     "ids",
+    "input_token",
 )
 
 
 @settings(max_examples=300, deadline=None)
 @given(
     path=st.text(max_size=30)
-    | st.sampled_from(["/{lead}", "/{form}/leads", "/{ad}/leads", "/{page}/leadgen_forms", "/"]),
+    | st.sampled_from(
+        [
+            "/{lead}",
+            "/{form}/leads",
+            "/{ad}/leads",
+            "/{page}/leadgen_forms",
+            "/{page}",
+            "/me/accounts",
+            "/debug_token",
+            "/",
+        ]
+    ),
     params=st.dictionaries(
         st.sampled_from(NAMES), st.text(st.characters(exclude_categories=()), max_size=40), max_size=4
     ),
