@@ -9,7 +9,7 @@ way.
 import asyncio
 import signal
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 from aiohttp import web
@@ -36,6 +36,9 @@ async def _answer(sandbox: Sandbox, http: web.Request) -> web.StreamResponse:
         page_id = holder.page_id if holder else None
         if page_id:
             journal.page_began(page_id)
+        if wanted := sandbox.graph.handshake(request, time.time()):
+            _, verified = await sandbox.sender.verify(wanted.callback_url, wanted.verify_token)
+            request = replace(request, verified=verified)
         delay = sandbox.delay(page_id)
         answer = sandbox.answer(request, time.time(), delay)
         if delay > 0:

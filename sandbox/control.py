@@ -21,6 +21,7 @@ from sandbox.given import OrderRefused, number
 from sandbox.journal import LeadRecord
 from sandbox.orders import create_leads, log_range, run_from, set_limits, truth_numbers
 from sandbox.parts import Sandbox
+from sandbox.subscriptionorders import drop_subscriptions
 from sandbox.tokenorders import order_tokens
 from sandbox.wire import plain
 
@@ -54,6 +55,8 @@ def routes(sandbox: Sandbox) -> list[web.RouteDef]:
         web.post("/sandbox/send", it.send),
         web.get("/sandbox/send", it.progress),
         web.delete("/sandbox/send", it.stop_sending),
+        web.get("/sandbox/subscriptions", it.subscriptions),
+        web.post("/sandbox/subscriptions", it.drop_subscriptions),
         web.post("/sandbox/verify", it.verify),
         web.route("*", "/sandbox/redirected", it.redirected),
     ]
@@ -178,9 +181,17 @@ class _Control:
         await self._sandbox.sender.stop()
         return await self.progress(http)
 
+    async def subscriptions(self, _: web.Request) -> web.Response:
+        return _json(self._sandbox.graph.subscriptions.report())
+
+    async def drop_subscriptions(self, http: web.Request) -> web.Response:
+        drop_subscriptions(self._sandbox, await _body(http))
+        return await self.subscriptions(http)
+
     async def verify(self, http: web.Request) -> web.Response:
-        url = (await _body(http)).get("url", self._sandbox.config.webhook_url)
-        status, verified = await self._sandbox.sender.verify(str(url))
+        config = self._sandbox.config
+        url = (await _body(http)).get("url", config.webhook_url)
+        status, verified = await self._sandbox.sender.verify(str(url), config.verify_token)
         return _json({"verified": verified, "status": status})
 
     async def redirected(self, _: web.Request) -> web.Response:

@@ -198,6 +198,14 @@ CATALOG: Final[Mapping[str, GraphError]] = {
     "200/pages_manage_ads": GraphError(
         403, 200, "(#200) Requires pages_manage_ads permission to manage the object"
     ),
+    "200/pages_manage_metadata": GraphError(
+        403, 200, "(#200) Requires pages_manage_metadata permission to manage the object"
+    ),
+    "200/leadgen": GraphError(
+        403,
+        200,
+        "(#200) To subscribe to the leadgen field, one of these permissions is needed: leads_retrieval",
+    ),
     "278": GraphError(
         403,
         278,
@@ -220,6 +228,12 @@ CATALOG: Final[Mapping[str, GraphError]] = {
     ),
     "803": NO_ALIAS,
     "2500": UNKNOWN_PATH,
+    "15": NEEDS_APP_TOKEN,
+    "2200": GraphError(
+        400,
+        2200,
+        "(#2200) Callback verification failed with the following errors: the callback did not echo hub.challenge",
+    ),
     # Graph itself
     "1": GraphError(500, 1, "An unknown error occurred", transient=True),
     "1/99": GraphError(

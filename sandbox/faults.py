@@ -56,6 +56,8 @@ KINDS: Final = LEAD_READS | {
     "accounts",
     "debug_token",
     "oauth",
+    "subscribed_apps",
+    "subscriptions",
     "other",
 }
 

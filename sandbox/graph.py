@@ -28,6 +28,8 @@ from sandbox.permissions import forbidden
 from sandbox.proofs import proof_holds
 from sandbox.reads import Reads
 from sandbox.request import Answer, GraphRefusal, Request, split_path, wanted_fields
+from sandbox.subscribing import Subscribing, app_subscription
+from sandbox.subscriptions import AppSubscription, Subscriptions
 from sandbox.tokens import Holder, Tokens
 from sandbox.usage import Usage, headers_of
 from sandbox.world import Lead, World
@@ -46,16 +48,20 @@ class Graph:
         self.world, self.tokens, self.plan, self.journal, self.config = world, tokens, plan, journal, config
         self.reads = Reads(world, config)
         self.meters = Meters(world, config)
+        self.subscriptions = Subscriptions()
         self._paths = Paths(world, config.app_id, world.user_id)
         self._oauth = OAuth(tokens, config.app_id, config.app_secret)
         accounts = Accounts(world, tokens, config.default_limit)
         inspection = Inspection(tokens, config.app_id, world.user_id, config.data_access_seconds)
+        subscribing = Subscribing(self.subscriptions, tokens.grants, config.app_id)
         self._answers_of: Mapping[str, Callable[[Call], str]] = {
             "user": accounts.user,
             "accounts": accounts.accounts,
             "page": accounts.page,
             "debug_token": inspection.answer,
             "oauth": self._oauth.answer,
+            "subscribed_apps": subscribing.subscribed_apps,
+            "subscriptions": subscribing.subscriptions,
         }
         """What is not read from the world alone, by kind."""
         self._answers = 0
@@ -97,6 +103,17 @@ class Graph:
             self.journal.lead_read(asked.node.leadgen_id, result, answered_at)
         headers = headers_of(usages)
         return Answer(status, body, version, result, asked.kind, page_id, headers, sent_wrongly)
+
+    def handshake(self, request: Request, now: float) -> AppSubscription | None:
+        """The subscription whose callback has to echo a challenge before this call can be answered."""
+        parts = split_path(request.path)[1]
+        if request.meant != "POST" or parts != (self.config.app_id, "subscriptions"):
+            return None
+        try:
+            wanted = app_subscription(request.params)
+            return wanted if self.holder(request.params, now).kind == "app" else None
+        except GraphRefusal:
+            return None
 
     def trace(self) -> str:
         """A new fbtrace_id."""

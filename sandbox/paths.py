@@ -72,10 +72,8 @@ class Call(NamedTuple):
 
     @property
     def method(self) -> str:
-        """GET, POST or DELETE; a POST may say in a parameter which it is meant as."""
-        if self.request.method == "POST":
-            return self.request.params.get("method", "").upper() or "POST"
-        return self.request.method
+        """What the request is meant as."""
+        return self.request.meant
 
     def need_get(self) -> None:
         """Refuse whatever does not read."""
@@ -89,7 +87,9 @@ _EDGES: Final = {
     (Form, "leads"): "form_leads",
     (Ad, "leads"): "ad_leads",
     (Page, "leadgen_forms"): "page_forms",
+    (Page, "subscribed_apps"): "subscribed_apps",
     (User, "accounts"): "accounts",
+    (App, "subscriptions"): "subscriptions",
 }
 _NODES: Final = {Lead: "lead", Form: "form", Page: "page", Ad: "ad", User: "user", App: "other"}
 _ROOTS: Final = {("debug_token",): "debug_token", ("oauth", "access_token"): "oauth"}

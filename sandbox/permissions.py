@@ -15,8 +15,8 @@ from sandbox.leadtext import AD_FIELDS
 from sandbox.paths import Asked
 from sandbox.tokens import Holder
 
-_OF_THE_APP: Final = frozenset({"oauth", "debug_token"})
-_OF_THE_PAGE: Final = frozenset({"form_leads", "page_forms"})
+_OF_THE_APP: Final = frozenset({"oauth", "debug_token", "subscriptions"})
+_OF_THE_PAGE: Final = frozenset({"form_leads", "page_forms", "subscribed_apps"})
 """A user's token is not enough for these."""
 _OF_THE_DEVELOPER: Final = frozenset({"debug_token"})
 """The user is a developer of the app."""
@@ -24,6 +24,7 @@ _LEADS: Final = frozenset({"lead", "form_leads", "ad_leads"})
 _SCOPES: Final[Mapping[str, tuple[str, GraphError]]] = {
     **dict.fromkeys(_LEADS, ("leads_retrieval", CATALOG["200"])),
     "page_forms": ("pages_manage_ads", CATALOG["200/pages_manage_ads"]),
+    "subscribed_apps": ("pages_manage_metadata", CATALOG["200/pages_manage_metadata"]),
 }
 
 
@@ -51,7 +52,7 @@ def _wrong_token(grants: Grants, holder: Holder, asked: Asked) -> GraphError | N
         return None if asked.kind in _OF_THE_APP else not_there
     if holder.page_id:
         if asked.kind in _OF_THE_APP:
-            return errors.NEEDS_DEVELOPER
+            return errors.NEEDS_DEVELOPER if asked.kind in _OF_THE_DEVELOPER else errors.NEEDS_APP_TOKEN
         return None if asked.page_id in (None, holder.page_id) else not_there
     if asked.kind in _OF_THE_APP - _OF_THE_DEVELOPER:
         return errors.NEEDS_APP_TOKEN

@@ -44,6 +44,13 @@ class Request:
     params: Mapping[str, str]
     base_url: str = ""
     via: str = "single"
+    verified: bool = False
+    """Whether the callback that the call names has echoed a challenge."""
+
+    @property
+    def meant(self) -> str:
+        """GET, POST or DELETE; a POST may say in a parameter which it is meant as."""
+        return (self.method == "POST" and self.params.get("method", "").upper()) or self.method
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,13 +88,13 @@ class Sender:
         self._tasks.add(task)
         task.add_done_callback(self._ended)
 
-    async def verify(self, url: str) -> tuple[str, bool]:
+    async def verify(self, url: str, verify_token: str) -> tuple[str, bool]:
         """The subscription handshake: the status that came back, and whether the challenge was echoed."""
         challenge = str(time.time_ns())
         params = {
             "hub.mode": "subscribe",
             "hub.challenge": challenge,
-            "hub.verify_token": self._config.verify_token,
+            "hub.verify_token": verify_token,
         }
         timeout = aiohttp.ClientTimeout(total=self._config.delivery_timeout_seconds)
         try:
@@ -104,7 +104,7 @@ class Sender:
             ):
                 echoed = (await response.content.read(1_024)).decode("utf-8", "replace") == challenge
                 return str(response.status), response.status == 200 and echoed
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             return type(error).__name__, False
 
     async def stop(self) -> None:

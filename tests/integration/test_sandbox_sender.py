@@ -186,3 +186,30 @@ def test_the_handshake_is_done_as_meta_does_it(served: Served, receiver: Receive
     assert verify(f"{receiver.url}/echo") == {"verified": True, "status": "200"}
     assert verify(receiver.url) == {"verified": False, "status": "200"}
     assert verify("http://127.0.0.1:9/")["verified"] is False
+
+
+def subscribe(served: Served, callback_url: str, **params: str) -> requests.Response:
+    """Subscribe the app to leads, with its own token in the header."""
+    config = served.sandbox.config
+    wanted = {"object": "page", "fields": "leadgen", "verify_token": config.verify_token}
+    return requests.post(
+        f"{served.url}/v26.0/{config.app_id}/subscriptions",
+        data={**wanted, "callback_url": callback_url, **params},
+        headers={"Authorization": f"Bearer {config.app_token}"},
+        timeout=10,
+    )
+
+
+def test_the_app_is_subscribed_with_a_callback_that_echoes(served: Served, receiver: Receiver) -> None:
+    """POST /{app}/subscriptions asks the callback there and then, and is 2200 unless it echoes the challenge."""
+    for callback_url, token in (
+        (receiver.url, "sandbox_verify_token"),
+        (f"{receiver.url}/echo", "another"),
+        ("http://127.0.0.1:9/", "sandbox_verify_token"),
+    ):
+        refused = subscribe(served, callback_url, verify_token=token)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (400, 2200)
+    assert served.sandbox.graph.subscriptions.app is None
+    assert subscribe(served, f"{receiver.url}/echo?tenant=1").json() == {"success": True}
+    told = requests.get(f"{served.url}/sandbox/subscriptions", timeout=10).json()
+    assert told["app"]["callback_url"] == f"{receiver.url}/echo?tenant=1"

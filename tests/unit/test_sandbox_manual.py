@@ -14,6 +14,7 @@ from sandbox.formorders import NEW_FORM_KEYS
 from sandbox.ordering import ORDERS
 from sandbox.orders import RUN_KEYS
 from sandbox.sender import Progress
+from sandbox.subscriptionorders import SUBSCRIPTION_KEYS
 from sandbox.tokenorders import TOKEN_KEYS
 from sandbox.usage import ROUNDINGS
 from sandbox.world import STATUSES
@@ -25,7 +26,7 @@ MANUAL = (Path(__file__).parents[2] / "docs" / "sandbox.md").read_text()
 def test_the_manual_names_all_that_can_be_asked_for() -> None:
     """Every setting, route, order, variant and fault of the code stands in the manual."""
     names = {f"`{each.name}`" for each in fields(SandboxConfig)} | {
-        f"`{name}`" for name in CLASSES | KINDS | RUN_KEYS | NEW_FORM_KEYS | TOKEN_KEYS
+        f"`{name}`" for name in CLASSES | KINDS | RUN_KEYS | NEW_FORM_KEYS | TOKEN_KEYS | SUBSCRIPTION_KEYS
     }
     names |= {f"`{each.name}`" for each in fields(FaultRule) if each.name != "name"}
     names |= {f"`{name}`" for name in VARIANTS}
