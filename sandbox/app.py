@@ -41,6 +41,7 @@ async def _answer(sandbox: Sandbox, http: web.Request) -> web.StreamResponse:
             request = replace(request, verified=verified)
         delay = sandbox.delay(page_id)
         answer = sandbox.answer(request, time.time(), delay)
+        sandbox.announce_test_leads()
         if delay > 0:
             await asyncio.sleep(delay)
         return await send(http, answer, sandbox.graph.trace())

@@ -11,6 +11,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from sandbox.errors import SECOND_TEST_LEAD, SecondTestLead
 from sandbox.exportfile import (
     ENCODINGS,
     FLAGS,
@@ -110,6 +111,10 @@ class SandboxConfig:
     usage_on_batch: bool = True
     """Also send the usage header on the batch answer itself; its items have it either way."""
 
+    subscriptions: bool = False
+    """Deliver only what app and Page are subscribed to, and to the app's callback instead of `webhook_url`."""
+    second_test_lead: SecondTestLead = "subcode"
+    """Where 1892058 stands that refuses a form's second test lead; Meta does not say."""
     redelivery_span_seconds: float = 600.0
     """Meta's 36 hours of redelivery, compressed to this."""
     delivery_timeout_seconds: float = 20.0
@@ -153,6 +158,7 @@ _CHOICES: Mapping[str, Sequence[str]] = {
     "export_separator": SEPARATORS,
     "export_flags": FLAGS,
     "user_kind": USER_KINDS,
+    "second_test_lead": tuple(SECOND_TEST_LEAD),
 }
 _AT_LEAST_ONE = (
     "pages",

@@ -11,7 +11,7 @@ Invariant: the signature holds for exactly the bytes that are sent.
 import hashlib
 import hmac
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
@@ -35,6 +35,15 @@ _REORDER_WITHIN: Final = 200
 """Announcements change places about so far at most: deliveries overtake each other, but not by days."""
 
 What = Literal["lead", "update", "sample", "other", "changed_fields"]
+
+FIELDS: Final[Mapping[What, str]] = {
+    "lead": "leadgen",
+    "changed_fields": "leadgen",
+    "sample": "leadgen",
+    "update": "leadgen_update",
+    "other": "feed",
+}
+"""The subscription's field that each belongs to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +121,8 @@ class Change:
     what: What
     lead: Lead | None
     variant: str
+    values: bool = True
+    """Whether the subscription wants to be told what changed, and not only that something did."""
 
 
 def delivery_body(changes: Sequence[Change], sent_time: int) -> bytes:
@@ -125,8 +136,9 @@ def delivery_body(changes: Sequence[Change], sent_time: int) -> bytes:
             continue
         if change.lead is None:
             continue
-        if change.what == "changed_fields":
-            entries.append({"id": change.lead.page_id, "time": sent_time, "changed_fields": ["leadgen"]})
+        if change.what == "changed_fields" or not change.values:
+            fields = [FIELDS[change.what]]
+            entries.append({"id": change.lead.page_id, "time": sent_time, "changed_fields": fields})
             page_id = ""
             continue
         key = change.lead.page_id + change.variant
@@ -174,7 +186,10 @@ def _entry_id(change: Change) -> object:
 
 def _change(change: Change) -> dict[str, object]:
     if change.what == "other":
-        return {"field": "feed", "value": {"item": "comment", "verb": "add", "message": "Grüße / 👋"}}
+        return {
+            "field": FIELDS["other"],
+            "value": {"item": "comment", "verb": "add", "message": "Grüße / 👋"},
+        }
     lead = change.lead
     value = _value(change.variant, lead) if lead else {}
     if change.what == "update":
@@ -184,7 +199,7 @@ def _change(change: Change) -> dict[str, object]:
             "event": "qualification_status_change",
             "updated_fields": ["qualification_details", "qualification_status"],
         }
-    field = "leadgen_update" if change.what == "update" else "leadgen"
+    field = FIELDS[change.what]
     if change.variant == "field_last":
         return {"value": value, "field": field}
     return {"field": field, "value": value}

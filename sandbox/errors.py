@@ -8,7 +8,7 @@ Invariant: every name in CATALOG can be put on demand through the fault plan.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, Literal
 
 from sandbox.wire import encode
 
@@ -54,6 +54,7 @@ class GraphError:
 _LIMITS = (
     "For more info, please refer to https://developers.facebook.com/docs/graph-api/overview/rate-limiting."
 )
+_ONE_TEST_LEAD = "The form already has a test lead. Delete it before you create another one."
 _SESSION = "Error validating access token: "
 _REDUCE = "Please reduce the amount of data you're asking for, then retry your request"
 
@@ -226,6 +227,8 @@ CATALOG: Final[Mapping[str, GraphError]] = {
     "100/1487390": GraphError(
         500, 100, "(#100) Filtering field 'time_created' is not supported", subcode=1487390
     ),
+    "100/1892058": GraphError(400, 100, "Invalid parameter", subcode=1892058, user_message=_ONE_TEST_LEAD),
+    "1892058": GraphError(400, 1892058, f"(#1892058) {_ONE_TEST_LEAD}"),
     "803": NO_ALIAS,
     "2500": UNKNOWN_PATH,
     "15": NEEDS_APP_TOKEN,
@@ -250,6 +253,10 @@ CATALOG: Final[Mapping[str, GraphError]] = {
 }
 """Every error that can be asked for by name. What follows the slash is Meta's subcode where it is a number,
 and otherwise tells variants of one code apart."""
+
+SecondTestLead = Literal["subcode", "code"]
+SECOND_TEST_LEAD: Final[Mapping[SecondTestLead, str]] = {"subcode": "100/1892058", "code": "1892058"}
+"""Where the number stands that refuses a form's second test lead -> the error's name; Meta does not say."""
 
 THROTTLES: Final = frozenset(
     {"4", "17", "17/2446079", "32", "341", "613", "613/1996", "80001", "80004", "80005"}

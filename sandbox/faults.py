@@ -56,6 +56,7 @@ KINDS: Final = LEAD_READS | {
     "accounts",
     "debug_token",
     "oauth",
+    "test_leads",
     "subscribed_apps",
     "subscriptions",
     "other",

@@ -19,6 +19,7 @@ from sandbox.errors import CATALOG, STALE_CURSORS, THROTTLES, GraphError
 from sandbox.faults import TRANSPORT, Fault, FaultPlan, Target
 from sandbox.inspection import Inspection
 from sandbox.journal import Journal
+from sandbox.leadtesting import LeadTesting
 from sandbox.leadtext import AD_FIELDS
 from sandbox.meters import Metered, Meters
 from sandbox.mixing import mix
@@ -49,6 +50,13 @@ class Graph:
         self.reads = Reads(world, config)
         self.meters = Meters(world, config)
         self.subscriptions = Subscriptions()
+        self.testing = LeadTesting(
+            world,
+            self.reads.rendered,
+            journal,
+            delay=config.visibility_delay,
+            second=config.second_test_lead,
+        )
         self._paths = Paths(world, config.app_id, world.user_id)
         self._oauth = OAuth(tokens, config.app_id, config.app_secret)
         accounts = Accounts(world, tokens, config.default_limit)
@@ -62,6 +70,7 @@ class Graph:
             "oauth": self._oauth.answer,
             "subscribed_apps": subscribing.subscribed_apps,
             "subscriptions": subscribing.subscriptions,
+            "test_leads": self.testing.answer,
         }
         """What is not read from the world alone, by kind."""
         self._answers = 0

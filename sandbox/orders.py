@@ -100,6 +100,8 @@ def run_from(sandbox: Sandbox, order: Mapping[str, object]) -> Run:
     """The run that the order asks for; its leads are made while it goes."""
     only(order, RUN_KEYS)
     config = sandbox.config
+    if config.subscriptions and "url" in order:
+        raise OrderRefused("with subscriptions=true deliveries go to the app's callback, not to url")
     leads = _known_leads(sandbox, order)
     make: Callable[[int], Lead] = leads.__getitem__ if leads else _maker(sandbox, order)
     mix = Mix(
@@ -122,6 +124,7 @@ def run_from(sandbox: Sandbox, order: Mapping[str, object]) -> Run:
         url=str(order.get("url", config.webhook_url)),
         secret=str(order.get("secret", config.app_secret)),
         rate=number(order, "rate"),
+        subscriptions=sandbox.graph.subscriptions if config.subscriptions else None,
         concurrency=max(1, whole(order, "concurrency", config.delivery_concurrency)),
     )
 

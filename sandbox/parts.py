@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 
 from sandbox.batch import answer_batch, is_batch
 from sandbox.config import SandboxConfig
+from sandbox.deliveries import Mix
 from sandbox.faults import FaultPlan
 from sandbox.grants import Grants
 from sandbox.graph import Graph
 from sandbox.journal import Journal
 from sandbox.request import Answer, Request
-from sandbox.sender import Sender
+from sandbox.sender import Run, Sender
 from sandbox.tokens import Tokens
 from sandbox.world import World
 
@@ -65,6 +66,22 @@ class Sandbox:
         seconds = self.latency.pages.get(page_id or "", self.latency.seconds)
         jitter = self.latency.jitter
         return max(0.0, seconds + jitter * (2 * self._luck.random() - 1)) if jitter else seconds
+
+    def announce_test_leads(self) -> None:
+        """Send the webhooks of the test leads made since: to whoever is subscribed, and where nobody ever subscribed
+        to `webhook_url`, as for all other leads."""
+        config, subscriptions, testing = self.config, self.graph.subscriptions, self.graph.testing
+        followed = subscriptions if config.subscriptions or subscriptions.ever else None
+        made, testing.unannounced = testing.unannounced, []
+        if made:
+            run = Run(
+                Mix(count=len(made)),
+                made.__getitem__,
+                config.webhook_url,
+                config.app_secret,
+                subscriptions=followed,
+            )
+            self.sender.start(run)
 
     def answer(self, request: Request, now: float, delay: float) -> Answer:
         """The answer to one HTTP request that came in now and is answered after `delay`."""

@@ -85,6 +85,7 @@ class Call(NamedTuple):
 
 _EDGES: Final = {
     (Form, "leads"): "form_leads",
+    (Form, "test_leads"): "test_leads",
     (Ad, "leads"): "ad_leads",
     (Page, "leadgen_forms"): "page_forms",
     (Page, "subscribed_apps"): "subscribed_apps",

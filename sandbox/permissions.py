@@ -16,11 +16,11 @@ from sandbox.paths import Asked
 from sandbox.tokens import Holder
 
 _OF_THE_APP: Final = frozenset({"oauth", "debug_token", "subscriptions"})
-_OF_THE_PAGE: Final = frozenset({"form_leads", "page_forms", "subscribed_apps"})
+_OF_THE_PAGE: Final = frozenset({"form_leads", "page_forms", "subscribed_apps", "test_leads"})
 """A user's token is not enough for these."""
 _OF_THE_DEVELOPER: Final = frozenset({"debug_token"})
 """The user is a developer of the app."""
-_LEADS: Final = frozenset({"lead", "form_leads", "ad_leads"})
+_LEADS: Final = frozenset({"lead", "form_leads", "ad_leads", "test_leads"})
 _SCOPES: Final[Mapping[str, tuple[str, GraphError]]] = {
     **dict.fromkeys(_LEADS, ("leads_retrieval", CATALOG["200"])),
     "page_forms": ("pages_manage_ads", CATALOG["200/pages_manage_ads"]),

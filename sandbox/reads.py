@@ -71,7 +71,7 @@ class Reads:
 
     def lead(self, lead: Lead, wanted: Sequence[str], without: frozenset[str] = frozenset()) -> str:
         """One lead's JSON."""
-        return self.rendered.lead(lead, _names(wanted), without)
+        return self.rendered.lead(lead, lead_names(wanted), without)
 
     def truth(self, lead: Lead) -> dict[str, object]:
         """Everything about one lead, as the exact list tells it."""
@@ -90,7 +90,7 @@ class Reads:
         if self._config.reduce_above is not None and asked_limit > self._config.reduce_above:
             raise GraphRefusal(errors.REDUCE)
         within = time_range(params["filtering"]) if params.get("filtering") else TimeRange()
-        names = _names(wanted_fields(params.get("fields", "")))
+        names = lead_names(wanted_fields(params.get("fields", "")))
         cursor = self._cursor(params.get("before") or params.get("after"), now)
         if cursor is not None and cursor.key is not None and world.deleted(cursor.key[1]):
             # Graph's cursors die with the item that they point at.
@@ -160,7 +160,7 @@ class Reads:
         return f"{text[:-1]}{paging_json(result_page, request, version)}}}"
 
 
-def _names(wanted: Sequence[str]) -> tuple[str, ...]:
+def lead_names(wanted: Sequence[str]) -> tuple[str, ...]:
     """The names of a lead's fields to tell, the id always. Raises GraphRefusal for one that leads do not have."""
     return _known_names(tuple(wanted))
 

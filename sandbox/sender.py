@@ -11,14 +11,15 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 
 import aiohttp
 import structlog
 
 from sandbox.config import SandboxConfig
-from sandbox.deliveries import Change, Mix, delivery_body, plan, redelivery_delays, signatures
+from sandbox.deliveries import FIELDS, Change, Mix, delivery_body, plan, redelivery_delays, signatures
 from sandbox.journal import Journal
+from sandbox.subscriptions import Subscriptions
 from sandbox.world import Lead
 
 log = structlog.stdlib.get_logger()
@@ -38,6 +39,8 @@ class Run:
     rate: float = 0.0
     """Announcements a second; 0 is as fast as they are taken."""
     concurrency: int = 8
+    subscriptions: Subscriptions | None = None
+    """Deliver only what is subscribed, to the app's callback instead of `url`; None delivers all."""
 
 
 @dataclass(slots=True)
@@ -49,6 +52,8 @@ class Progress:
     """Changes in all deliveries, each delivery counted once."""
     dropped: int = 0
     """Announcements that stand in no delivery."""
+    unsubscribed: int = 0
+    """Announcements that nobody had subscribed to."""
     deliveries: int = 0
     attempts: int = 0
     accepted: int = 0
@@ -68,6 +73,7 @@ class Progress:
 
 @dataclass(slots=True)
 class _Delivery:
+    url: str
     body: bytes
     headers: dict[str, str]
     leads: tuple[Lead, ...]
@@ -156,8 +162,21 @@ class Sender:
                 announced += 1
             if run.rate > 0:
                 await asyncio.sleep(max(0.0, began + announced / run.rate - time.monotonic()))
-            if changes:
-                yield self._delivery(run, changes)
+            if wanted := self._subscribed(run, changes):
+                yield self._delivery(run, wanted)
+
+    def _subscribed(self, run: Run, changes: list[Change]) -> list[Change]:
+        """The changes that are wanted at this moment, told as the subscription wants them."""
+        if run.subscriptions is None:
+            return changes
+        wanted = []
+        for change in changes:
+            page_id = change.lead.page_id if change.lead and change.what != "sample" else None
+            app = run.subscriptions.callback(page_id, FIELDS[change.what])
+            self.progress.unsubscribed += app is None
+            if app is not None:
+                wanted.append(replace(change, values=app.include_values))
+        return wanted
 
     def _delivery(self, run: Run, changes: list[Change]) -> _Delivery:
         now = time.time()
@@ -167,7 +186,10 @@ class Sender:
         self.progress.announced += len(changes)
         self.progress.pending += 1
         delays = redelivery_delays(self._config.redelivery_span_seconds)
-        return _Delivery(body, signatures(body, run.secret), leads, delays)
+        app = run.subscriptions and run.subscriptions.app
+        return _Delivery(
+            app.callback_url if app else run.url, body, signatures(body, run.secret), leads, delays
+        )
 
     async def _deliver(
         self, session: aiohttp.ClientSession, run: Run, delivery: _Delivery, slots: asyncio.Semaphore
@@ -200,7 +222,7 @@ class Sender:
         self.progress.attempts += 1
         try:
             async with session.post(
-                run.url, data=delivery.body, headers=delivery.headers, allow_redirects=False
+                delivery.url, data=delivery.body, headers=delivery.headers, allow_redirects=False
             ) as response:
                 await response.read()
                 status = response.status

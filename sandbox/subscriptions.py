@@ -54,9 +54,12 @@ class Subscriptions:
         """The app hears nothing more at all."""
         self.app = None
 
-    def callback(self, page_id: str, name: str) -> AppSubscription | None:
-        """Where a change of this field on the Page goes; None where nobody wants it."""
-        if self.app is None or name not in self.app.fields or name not in self.of_page(page_id):
+    def callback(self, page_id: str | None, name: str) -> AppSubscription | None:
+        """Where a change of this field on the Page goes; None where nobody wants it. Without a Page it is a sample,
+        which the app asks for."""
+        if self.app is None or name not in self.app.fields:
+            return None
+        if page_id is not None and name not in self.of_page(page_id):
             return None
         return self.app
 

@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 import requests
 
-from tests.fakes.sandboxes import Served, serving
+from tests.fakes.sandboxes import Served, serving, token_of
 
 
 @dataclass
@@ -88,6 +88,13 @@ def send(
 ) -> dict[str, Any]:
     """Order a run, and wait for its progress to be as wanted."""
     assert requests.post(f"{served.url}/sandbox/send", json=order, timeout=10).status_code == 202
+    return progress_of(served, receiver, until)
+
+
+def progress_of(
+    served: Served, receiver: Receiver, until: Callable[[dict[str, Any]], bool]
+) -> dict[str, Any]:
+    """The sender's progress once it is as wanted."""
     for _ in range(400):
         progress: dict[str, Any] = requests.get(f"{served.url}/sandbox/send", timeout=10).json()
         if until(progress):
@@ -213,3 +220,71 @@ def test_the_app_is_subscribed_with_a_callback_that_echoes(served: Served, recei
     assert subscribe(served, f"{receiver.url}/echo?tenant=1").json() == {"success": True}
     told = requests.get(f"{served.url}/sandbox/subscriptions", timeout=10).json()
     assert told["app"]["callback_url"] == f"{receiver.url}/echo?tenant=1"
+
+
+def subscribe_page(served: Served, page: int = 0, fields: str = "leadgen") -> None:
+    page_id = served.sandbox.world.pages[page].page_id
+    requests.post(
+        f"{served.url}/{page_id}/subscribed_apps",
+        data={"subscribed_fields": fields, "access_token": token_of(served.sandbox, page)},
+        timeout=10,
+    ).raise_for_status()
+
+
+def make_test_lead(served: Served, page: int = 0) -> str:
+    form = served.sandbox.world.pages[page].forms[0]
+    headers = {"Authorization": f"Bearer {token_of(served.sandbox, page)}"}
+    answer = requests.post(f"{served.url}/v26.0/{form.form_id}/test_leads", headers=headers, timeout=10)
+    return str(answer.json()["id"])
+
+
+def test_a_test_lead_is_announced_to_the_webhook_while_nobody_subscribes(
+    served: Served, receiver: Receiver
+) -> None:
+    """As long as nobody ever subscribed, the webhook of a test lead goes where all others go."""
+    leadgen_id = make_test_lead(served)
+    progress_of(served, receiver, done)
+    assert receiver.leads() == [leadgen_id]
+    record = requests.get(f"{served.url}/sandbox/leads/{leadgen_id}", timeout=10).json()
+    assert (record["kind"], record["pings"]) == ("test", 1)
+
+
+def test_a_test_lead_is_announced_to_whoever_is_subscribed(served: Served, receiver: Receiver) -> None:
+    """Once somebody subscribed, a test lead is announced for subscribed Pages alone, at the app's callback."""
+    subscribe(served, f"{receiver.url}/echo", include_values="true")
+    subscribe_page(served)
+    make_test_lead(served, page=1)
+    leadgen_id = make_test_lead(served)
+    progress = progress_of(served, receiver, lambda now: done(now) and now["unsubscribed"] == 1)
+    assert (progress["announced"], receiver.leads()) == (1, [leadgen_id])
+    requests.post(f"{served.url}/sandbox/subscriptions", json={"drop_pages": True}, timeout=10)
+    make_test_lead(served, page=2)
+    assert progress_of(served, receiver, lambda now: now["unsubscribed"] == 2)["announced"] == 1
+
+
+def test_with_subscriptions_only_what_is_subscribed_is_delivered(receiver: Receiver) -> None:
+    """With `subscriptions` a run goes to the app's callback, for subscribed Pages and fields; the other leads exist."""
+    with serving(leads=0, pages=3, webhook_url="http://127.0.0.1:9/", subscriptions=True) as served:
+        refused = requests.post(f"{served.url}/sandbox/send", json={"url": receiver.url}, timeout=10)
+        assert refused.status_code == 400
+        requests.post(f"{served.url}/sandbox/send", json={"count": 3}, timeout=10)
+        progress_of(served, receiver, lambda now: now["unsubscribed"] == 3)
+        subscribe(served, f"{receiver.url}/echo", include_values="true")
+        subscribe_page(served, page=1)
+        progress = send(served, receiver, done, count=30, updates=2, other_fields=2, sample_pings=1, batch=7)
+        mine = served.sandbox.world.pages[1].page_id
+        leads = map(served.sandbox.world.lead, range(3, 33))
+        wanted = {lead.leadgen_id for lead in leads if lead.page_id == mine}
+        assert (len(wanted), set(receiver.leads())) == (10, wanted | {"444444444444"})
+        assert (progress["created"], progress["announced"], progress["unsubscribed"]) == (33, 11, 27)
+
+
+def test_without_values_a_delivery_names_no_lead(served: Served, receiver: Receiver) -> None:
+    """An app that does not include values is told that leadgen changed on the Page, and not what."""
+    subscribe(served, f"{receiver.url}/echo")
+    subscribe_page(served)
+    make_test_lead(served)
+    progress_of(served, receiver, done)
+    [entry] = json.loads(receiver.deliveries[0][0])["entry"]
+    page_id = served.sandbox.world.pages[0].page_id
+    assert entry == {"id": page_id, "time": entry["time"], "changed_fields": ["leadgen"]}
