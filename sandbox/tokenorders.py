@@ -33,9 +33,9 @@ def order_tokens(sandbox: Sandbox, order: Mapping[str, object], now: float) -> d
     lead_access, life = _lead_access(order), _life(order)
     tokens, grants = sandbox.tokens, sandbox.tokens.grants
     if revoke == "user":
-        tokens.revoke_user(error, token)
+        tokens.revoke_user(error, now, token)
     elif revoke == "page":
-        tokens.revoke_pages(error, pages)
+        tokens.revoke_pages(error, now, pages)
     if order.get("restore") is True:
         grants.restore()
     if taken is not None:

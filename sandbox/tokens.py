@@ -10,7 +10,7 @@ Invariant: a token that was revoked or has expired stays dead, and no two tokens
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 from sandbox.grants import Grants
@@ -128,18 +128,28 @@ class Tokens:
                 told[page_id] = self.derived(user, page_id, now)
         return told
 
-    def revoke_user(self, error: str, token: str = "") -> None:
+    def revoke_user(self, error: str, now: float, token: str = "") -> None:
         """Kill one token of the user, or all that there are, and the Page tokens derived from it."""
         for holder in list(self._holders.values()):
             if holder.kind != "app" and token in ("", holder.token, holder.parent):
-                self._deaths.setdefault(holder.token, error)
+                self._revoke(holder, error, now)
 
-    def revoke_pages(self, error: str, page_ids: Iterable[str]) -> None:
+    def revoke_pages(self, error: str, now: float, page_ids: Iterable[str]) -> None:
         """Kill all tokens of these Pages that there are; the user's live on."""
         pages = set(page_ids)
         for holder in list(self._holders.values()):
             if holder.page_id in pages:
-                self._deaths.setdefault(holder.token, error)
+                self._revoke(holder, error, now)
+
+    def _revoke(self, holder: Holder, error: str, now: float) -> None:
+        over = holder.expires_at and now >= holder.expires_at
+        if over or holder.token in self._deaths:
+            return
+        if error == EXPIRED:
+            # debug_token tells when it expired, so it has to have.
+            self._holders[holder.token] = replace(holder, expires_at=int(now))
+        else:
+            self._deaths[holder.token] = error
 
     def _issue(self, text: str, life: Life, now: float) -> Holder:
         life = "never" if self.user_kind == "system_user" and life == "long" else life

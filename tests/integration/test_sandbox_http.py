@@ -327,3 +327,50 @@ def test_many_resets_leave_the_sandbox_well(served: Served) -> None:
     while served.sandbox.journal.http_in_flight and time.monotonic() < deadline:
         requests.get(f"{served.url}/sandbox/health", timeout=10)
     assert served.sandbox.journal.http_in_flight == 0
+
+
+def test_an_app_connects_loses_its_token_and_connects_again(
+    served: Served, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A short-lived token becomes a long-lived one, that gives Page tokens until it is revoked; a new one gives more.
+
+    Nothing of what was done with tokens is written down.
+    """
+    config = served.sandbox.config
+    client = {"client_id": config.app_id, "client_secret": config.app_secret}
+    seen: set[str] = set()
+
+    def connect() -> str:
+        short = control(served, "POST", "tokens", {"fresh": "short"})["user_token"]
+        exchange = {"grant_type": "fb_exchange_token", "fb_exchange_token": short, **client}
+        long = graph(served, "oauth/access_token", **exchange)["access_token"]
+        [page, _] = graph(served, "v26.0/me/accounts", access_token=long)["data"]
+        seen.update((short, long, page["access_token"]))
+        assert page["id"] == graph(served, "me", access_token=page["access_token"])["id"]
+        return str(page["access_token"])
+
+    def debug(token: str) -> Any:
+        headers = {"Authorization": f"Bearer {config.app_token}"}
+        response = requests.get(
+            f"{served.url}/debug_token", params={"input_token": token}, headers=headers, timeout=10
+        )
+        return response.json()["data"]
+
+    first = connect()
+    assert debug(first)["is_valid"]
+    told = control(served, "POST", "tokens", {"revoke": "user", "error": "190/460"})
+    assert debug(first)["error"]["subcode"] == 460
+    assert control(served, "GET", "tokens") == {}
+    second = connect()
+    assert (first == second, debug(second)["is_valid"], debug(first)["is_valid"]) == (False, True, False)
+    assert control(served, "GET", "tokens")[served.sandbox.world.pages[0].page_id] == second
+    kinds = control(served, "GET", "calls")["kinds"]
+    assert (kinds["oauth"], kinds["accounts"], kinds["debug_token"]) == (2, 2, 4)
+    written = requests.get(f"{served.url}/sandbox/calls/log", timeout=10).text + "".join(capsys.readouterr())
+    assert not [token for token in {*seen, told["user_token"], config.app_secret} if token in written]
+
+
+def graph(served: Served, path: str, **params: str) -> Any:
+    response = requests.get(f"{served.url}/{path}", params=params, timeout=10)
+    assert response.status_code == 200, response.json()["error"]["code"]
+    return response.json()

@@ -7,6 +7,7 @@ from facebook_business.adobjects.ad import Ad
 from facebook_business.adobjects.lead import Lead
 from facebook_business.adobjects.leadgenform import LeadgenForm
 from facebook_business.adobjects.page import Page
+from facebook_business.adobjects.user import User
 from facebook_business.api import FacebookAdsApi, FacebookResponse
 from facebook_business.exceptions import FacebookRequestError
 from facebook_business.session import FacebookSession
@@ -96,3 +97,21 @@ def test_an_error_reaches_the_caller_as_meta_sends_it(served: Served) -> None:
         Lead(lead.leadgen_id).api_get()
     assert (caught.value.api_error_code(), caught.value.api_error_subcode()) == (100, 33)
     assert caught.value.body()["error"]["fbtrace_id"]
+
+
+def test_a_page_is_found_subscribed_and_tested(served: Served) -> None:
+    """User.get_accounts, Page.create_subscribed_app and LeadgenForm.create_test_lead work with what the SDK sends."""
+    config, page = served.sandbox.config, served.sandbox.world.pages[1]
+    FacebookAdsApi.init(config.app_id, config.app_secret, served.sandbox.tokens.of_user)
+    accounts = User("me").get_accounts(fields=["id", "access_token"], params={"limit": 1})
+    found = {account["id"]: account["access_token"] for account in accounts}
+    assert found == served.sandbox.tokens.of_page
+    FacebookAdsApi.init(config.app_id, config.app_secret, found[page.page_id])
+    Page(page.page_id).create_subscribed_app(params={"subscribed_fields": ["leadgen"]})
+    [app] = Page(page.page_id).get_subscribed_apps()
+    assert (app["id"], app["subscribed_fields"]) == (config.app_id, ["leadgen"])
+    form = LeadgenForm(page.forms[0].form_id)
+    made = form.create_test_lead()
+    assert [lead["id"] for lead in form.get_test_leads(fields=["id"])] == [made["id"]]
+    Lead(made["id"]).api_delete()
+    assert list(form.get_test_leads()) == []

@@ -195,6 +195,7 @@ def test_a_revoked_user_takes_his_pages_along(sandbox: Sandbox, error: str) -> N
         assert code_of(by(sandbox, token, "/me")) == (expected.code, expected.subcode)
         seen = inspected(sandbox, token)
         assert seen["is_valid"] is False
+        assert (0 < seen["expires_at"] <= NOW) == (error == "190/463")
         assert (seen["error"]["code"], seen["error"].get("subcode")) == (expected.code, expected.subcode)
     assert sandbox.tokens.working(NOW) == {}
 
