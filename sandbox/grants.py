@@ -33,6 +33,9 @@ class Grants:
         self.scopes = self._at_first
         self._tasks: dict[str, tuple[str, ...]] = dict.fromkeys(page_ids, TASKS)
         self._no_leads: dict[str, str] = {}
+        self.whole = False
+        """Whether scopes and lead access are complete: mostly they are, and nobody needs to look closer."""
+        self._look()
 
     def has(self, scope: str) -> bool:
         """Whether the app was granted the scope."""
@@ -42,6 +45,7 @@ class Grants:
         """Leave the scopes of the start without those in `taken`."""
         gone = set(taken)
         self.scopes = tuple(scope for scope in self._at_first if scope not in gone)
+        self._look()
 
     def tasks(self, page_id: str) -> tuple[str, ...]:
         """What the user may do on the Page; empty where he has no role on it."""
@@ -64,9 +68,14 @@ class Grants:
         self._no_leads.pop(page_id, None)
         if wording:
             self._no_leads[page_id] = wording
+        self._look()
 
     def restore(self) -> None:
         """Everything as it was at the start."""
         self.scopes = self._at_first
         self._tasks = dict.fromkeys(self._tasks, TASKS)
         self._no_leads.clear()
+        self._look()
+
+    def _look(self) -> None:
+        self.whole = not self._no_leads and set(self.scopes) >= set(SCOPES)

@@ -30,6 +30,7 @@ class App:
 
 
 Node = Lead | Form | Page | Ad | User | App
+_OF_A_PAGE: Final = (Lead, Form, Page)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ class Asked:
         """The Page that the node belongs to."""
         if self.form is not None:
             return self.form.page_id
-        return self.node.page_id if isinstance(self.node, Lead | Form | Page) else None
+        return self.node.page_id if isinstance(self.node, _OF_A_PAGE) else None
 
     @property
     def name(self) -> str:

@@ -5,7 +5,7 @@ Pure. Whether the token itself is good is told in tokens.py; faults and limits c
 Invariant: with everything granted, a Page token may do all that concerns its Page but what wants the app's.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 from sandbox import errors
@@ -13,6 +13,7 @@ from sandbox.errors import CATALOG, GraphError
 from sandbox.grants import NO_LEADS, Grants
 from sandbox.leadtext import AD_FIELDS
 from sandbox.paths import Asked
+from sandbox.request import wanted_fields
 from sandbox.tokens import Holder
 
 _OF_THE_APP: Final = frozenset({"oauth", "debug_token", "subscriptions"})
@@ -28,10 +29,10 @@ _SCOPES: Final[Mapping[str, tuple[str, GraphError]]] = {
 }
 
 
-def forbidden(grants: Grants, holder: Holder, asked: Asked, fields: Iterable[str]) -> GraphError | None:
-    """What the call is refused with; None where it is allowed. `fields` are those asked for."""
+def forbidden(grants: Grants, holder: Holder, asked: Asked, fields: str) -> GraphError | None:
+    """What the call is refused with; None where it is allowed. `fields` is its parameter."""
     refusal = _wrong_token(grants, holder, asked)
-    if refusal or holder.kind == "app":
+    if refusal or holder.kind == "app" or grants.whole:
         return refusal
     scope, missing = _SCOPES.get(asked.kind, ("", None))
     if missing and not grants.has(scope):
@@ -40,22 +41,26 @@ def forbidden(grants: Grants, holder: Holder, asked: Asked, fields: Iterable[str
         return None
     if wording := grants.no_leads(asked.page_id or ""):
         return CATALOG[NO_LEADS[wording]].about(asked.name)
-    if not grants.has("ads_management") and not AD_FIELDS.isdisjoint(fields):
+    if not grants.has("ads_management") and not AD_FIELDS.isdisjoint(wanted_fields(fields)):
         return errors.AD_FIELDS_REFUSED
     return None
 
 
 def _wrong_token(grants: Grants, holder: Holder, asked: Asked) -> GraphError | None:
     """The refusal of a token that speaks for someone else."""
-    not_there = errors.NOT_THERE.about(asked.name)
+    kind, page_id = asked.kind, asked.page_id
     if holder.kind == "app":
-        return None if asked.kind in _OF_THE_APP else not_there
+        return None if kind in _OF_THE_APP else _not_there(asked)
+    if kind in _OF_THE_APP:
+        if kind not in _OF_THE_DEVELOPER:
+            return errors.NEEDS_APP_TOKEN
+        return errors.NEEDS_DEVELOPER if holder.page_id else None
     if holder.page_id:
-        if asked.kind in _OF_THE_APP:
-            return errors.NEEDS_DEVELOPER if asked.kind in _OF_THE_DEVELOPER else errors.NEEDS_APP_TOKEN
-        return None if asked.page_id in (None, holder.page_id) else not_there
-    if asked.kind in _OF_THE_APP - _OF_THE_DEVELOPER:
-        return errors.NEEDS_APP_TOKEN
-    if asked.page_id and not grants.tasks(asked.page_id):
-        return not_there
-    return errors.NEEDS_PAGE_TOKEN if asked.kind in _OF_THE_PAGE else None
+        return None if page_id in (None, holder.page_id) else _not_there(asked)
+    if page_id and not grants.tasks(page_id):
+        return _not_there(asked)
+    return errors.NEEDS_PAGE_TOKEN if kind in _OF_THE_PAGE else None
+
+
+def _not_there(asked: Asked) -> GraphError:
+    return errors.NOT_THERE.about(asked.name)

@@ -193,6 +193,10 @@ def test_the_export_file_is_for_those_logged_in(served: Served) -> None:
         assert (answer.status_code, answer.headers["Location"]) == (302, "/login")
     assert "<html>" in requests.get(url, query, timeout=10).text
     assert requests.get(url, {"id": "1"}, cookies=session, timeout=10).status_code == 404
+    control(served, "POST", "tokens", {"revoke": "user"})
+    for way in ways:
+        answer = requests.get(url, **{"params": query, "timeout": 10, "allow_redirects": False, **way})
+        assert answer.status_code == 302
     assert control(served, "GET", "calls")["calls"] == 0
 
 

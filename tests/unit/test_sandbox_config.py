@@ -54,6 +54,9 @@ def test_all_bad_words_are_named_at_once() -> None:
         {"app_limit_calls": -1},
         {"hour_seconds": 0},
         {"block_penalty_seconds": -1.0},
+        {"user_kind": "robot"},
+        {"second_test_lead": "both"},
+        {"short_token_seconds": 0},
     ],
 )
 def test_a_config_that_cannot_be_served_does_not_exist(wrong: dict[str, object]) -> None:

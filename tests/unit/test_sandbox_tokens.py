@@ -228,6 +228,22 @@ def test_a_revoked_page_token_is_derived_anew(sandbox: Sandbox) -> None:
     assert accounts(sandbox, sandbox.tokens.of_user)[page_id] not in (old[page_id], new[page_id])
 
 
+def test_a_dead_token_keeps_its_error(sandbox: Sandbox) -> None:
+    """Revoking again changes nothing for tokens that are dead already, expired ones included."""
+    user, page = sandbox.tokens.of_user, token_of(sandbox)
+    order(sandbox, revoke="page", error="190/463")
+    order(sandbox, revoke="user", error="190/460")
+    order(sandbox, revoke="user", error="102")
+    assert (code_of(by(sandbox, page, "/me")), code_of(by(sandbox, user, "/me"))) == ((190, 463), (190, 460))
+
+
+def test_a_page_token_is_told_itself(sandbox: Sandbox) -> None:
+    """A Page's token that asks for the Page's token gets itself, though the user has newer ones."""
+    token = token_of(sandbox)
+    accounts(sandbox, order(sandbox, fresh="long")["user_token"])
+    assert read(by(sandbox, token, "/me", fields="access_token"))["access_token"] == token
+
+
 def test_one_of_two_user_tokens_can_be_revoked(sandbox: Sandbox) -> None:
     """Revoking one token of the user kills the Page tokens derived from that one, and those of the other live on."""
     first, firsts = sandbox.tokens.of_user, dict(sandbox.tokens.of_page)
@@ -331,6 +347,7 @@ def test_arguments_of_a_field_are_read() -> None:
         {"revoke": "user", "error": "190/1"},
         {"revoke": "page", "pages": ["1"]},
         {"revoke": "user", "token": "EAAUnobody"},
+        {"revoke": "page", "token": made(leads=0).tokens.of_user},
         {"take_scopes": ["leads"]},
         {"lead_access": False},
         {"tasks": ["SLEEP"]},
