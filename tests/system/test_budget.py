@@ -1,11 +1,8 @@
 """The budget on real processes: the sandbox enforces a short window by its exact log, and throttles a call too many."""
 
 import json
-import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -51,16 +48,8 @@ def page(stack: Whole) -> str:
 
 def leadsync(stack: Whole, *words: str) -> str:
     """What a command prints; it must succeed."""
-    servers = {"DATABASE_URL": stack.settings.database_url, "REDIS_URL": stack.settings.redis_url}
-    told = subprocess.run(
-        [sys.executable, "-m", "worker", *words],
-        env={**os.environ, **stack.env, **servers, "COLUMNS": "200"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert told.returncode == 0, told.stderr
+    told = stack.leadsync(*words)
+    assert told.exit_code == 0, told.stderr
     return told.stdout
 
 
