@@ -108,7 +108,8 @@ of them had found is forgotten."""
 
 WRITE: Final = f"""
 with r as materialized (select * from {LEAD_ROWS}),
-prior as (select l.leadgen_id, l.state, l.in_part from leadgen l where l.leadgen_id = any(%(ids)s)),
+-- Not `= any` of an array: a plan kept from when the table was small compares each row of it with each id.
+prior as (select l.leadgen_id, l.state, l.in_part from leadgen l where l.leadgen_id in (select leadgen_id from r)),
 written as (
     {INSERT_LEADS} r left join prior p using (leadgen_id)
     where p.leadgen_id is null or (p.state <> 'erased' and (p.state <> 'stored' or (p.in_part and not r.in_part)))
@@ -570,7 +571,6 @@ class BackfillStore:
     async def _write(self, leased: LeasedSlice, rows: Sequence[Row], calls: int, now: datetime) -> bool:
         told = {
             "rows": json_of(rows),
-            "ids": [row["leadgen_id"] for row in rows],
             "listed": len(rows),
             "calls": calls,
             "purpose": leased.purpose,
