@@ -9,6 +9,7 @@ token that Meta refused is handed out no more once there is another.
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -35,6 +36,19 @@ class TokenRow:
 
     sealed: Sealed
     is_refused: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A person or a system user whose token connects Pages."""
+
+    user_id: str
+    kind: str
+    sealed: Sealed
+    scopes: tuple[str, ...]
+    expires_at: datetime | None
+    data_access_expires_at: datetime | None
+    refused_at: datetime | None = None
 
 
 class TokenRows(Protocol):

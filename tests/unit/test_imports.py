@@ -31,6 +31,16 @@ PIPELINE = PURE | {
 }
 """What a pipeline may lean on: values and types. The neighbours themselves are handed to it."""
 
+CONNECTING = PIPELINE | {
+    "worker.calls",
+    "worker.graph.account",
+    "worker.sealing",
+    "worker.steps",
+    "worker.subscribing",
+    "worker.tokens",
+}
+"""What connects a Page and what takes it away again may lean on."""
+
 LAYERS: dict[str, set[str]] = {
     # The receiver knows the front door and the way logs are written, and nothing else of the worker.
     "receiver": {"receiver", "worker.inbox", "worker.logs"},
@@ -74,6 +84,12 @@ LAYERS: dict[str, set[str]] = {
     "worker.importing": PURE | {"worker.export_file", "worker.store.imports"},
     "worker.rejected": {"worker.destination", "worker.export_file"},
     "worker.export_download": {"worker.errors", "worker.export_file", "worker.export_text"},
+    "worker.scopes": {"worker.graph.account"},
+    "worker.steps": {"worker.errors"},
+    "worker.calls": PIPELINE,
+    "worker.subscribing": PIPELINE | {"worker.calls", "worker.graph.account"},
+    "worker.connecting": CONNECTING | {"worker.form", "worker.forms", "worker.scopes"},
+    "worker.disconnecting": CONNECTING,
     # Each neighbour is known by its own folder.
     # A request is sent under a grant, and Meta's word on usage goes into the budget: each as a value.
     "worker.graph": PURE | {"worker.graph", "worker.budget.policy"},
