@@ -3,6 +3,7 @@
 It shows nothing (cli does). Invariant: no step holds a token or an answer of a person.
 """
 
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
@@ -27,13 +28,17 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """`what` was done, one word; `told` in a sentence; `remedy`: what to do next where something is to be done."""
+    """`what` was done, one word; `told` in a sentence; `remedy`: what to do next where something is to be done.
+
+    `details` are lines for a person to read.
+    """
 
     what: str
     state: State
     told: str
     remedy: str | None = None
     page_id: str | None = None
+    details: tuple[str, ...] = ()
 
     @property
     def is_achieved(self) -> bool:
@@ -41,10 +46,39 @@ class Step:
         return self.state not in (State.MISSING, State.FAILED)
 
     def as_json(self) -> dict[str, Any]:
-        """The same as plain values."""
-        return {**asdict(self), "state": str(self.state)}
+        """The same as plain values, without the details."""
+        told = {**asdict(self), "state": str(self.state)}
+        del told["details"]
+        return told
 
 
 def failed(what: str, error: LeadSyncError, remedy: str, page_id: str | None = None) -> Step:
     """A step that met an error of errors.py."""
     return Step(what, State.FAILED, str(error), remedy, page_id)
+
+
+class Stopped(Exception):
+    """Without the step that was told last nothing further can be done."""
+
+
+class Checklist:
+    """The steps so far, each told as it ends."""
+
+    def __init__(self, tell: Callable[[Step], None] = lambda _: None) -> None:
+        self._tell = tell
+        self.steps: list[Step] = []
+
+    def add(self, step: Step) -> None:
+        """Note a step that has ended."""
+        self.steps.append(step)
+        self._tell(step)
+
+    def extend(self, steps: Iterable[Step]) -> None:
+        """Note several."""
+        for step in steps:
+            self.add(step)
+
+    def stop(self, step: Step) -> Stopped:
+        """Note a step without which nothing further can be done; what is answered is to be raised."""
+        self.add(step)
+        return Stopped()

@@ -146,6 +146,10 @@ class StoredTokens:
         """The Pages of which there is a token now. Raises StoreUnavailable."""
         return tuple(sorted({*self._given.page_ids(), *await self._rows.pages_with_tokens()}))
 
+    def is_given(self, page_id: str) -> bool:
+        """Whether the settings hold a token of the Page."""
+        return page_id in self._given.page_ids()
+
     async def _open(self, page_id: str) -> _Opened:
         row = await self._rows.page_token(page_id)
         until = self._steady() + KEPT_SECONDS

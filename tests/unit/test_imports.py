@@ -88,7 +88,10 @@ LAYERS: dict[str, set[str]] = {
     "worker.steps": {"worker.errors"},
     "worker.calls": PIPELINE,
     "worker.subscribing": PIPELINE | {"worker.calls", "worker.graph.account"},
-    "worker.connecting": CONNECTING | {"worker.form", "worker.forms", "worker.scopes"},
+    "worker.account_token": CONNECTING | {"worker.scopes"},
+    "worker.account_pages": CONNECTING | {"worker.account_token"},
+    "worker.connecting": CONNECTING
+    | {"worker.account_pages", "worker.account_token", "worker.forms", "worker.scopes"},
     "worker.disconnecting": CONNECTING,
     # Each neighbour is known by its own folder.
     # A request is sent under a grant, and Meta's word on usage goes into the budget: each as a value.
@@ -96,7 +99,7 @@ LAYERS: dict[str, set[str]] = {
     "worker.budget": PURE | {"worker.budget", "worker.graph.usage"},
     "worker.store": PURE
     | {"worker.store", "worker.budget.policy", "worker.plans", "worker.form", "worker.questions"}
-    | {"worker.sealing", "worker.tokens"},
+    | {"worker.sealing", "worker.tokens", "worker.connecting", "worker.disconnecting"},
     "worker.stream": {"worker.batches", "worker.errors", "worker.inbox"},
     # These run servers and processes, and know nothing of leads.
     "worker.embedded": {"worker.embedded", "worker.errors"},
