@@ -8,10 +8,10 @@ from typing import Final
 
 from worker.account_token import AGAIN, CONNECT_AGAIN, Owner
 from worker.calls import Calls
-from worker.errors import GraphUnavailable, LeadSyncError
+from worker.errors import Blocked, GraphUnavailable, LeadSyncError, NotVisibleYet, Unreadable
 from worker.graph.account import Caller, PageAccount, accounts_request, page_request, read_account
 from worker.graph.wire import read_object, read_result_page
-from worker.steps import Checklist, State, Step, failed
+from worker.steps import Checklist, State, Step, answered, failed
 
 MOST_RESULT_PAGES: Final = 1_000
 """Of 100 Pages each; what goes on for longer does not end."""
@@ -29,7 +29,7 @@ class AccountPages:
         try:
             found = await self._list(owner.token)
         except LeadSyncError as error:
-            told.add(failed("pages", error, AGAIN if isinstance(error, GraphUnavailable) else CONNECT_AGAIN))
+            told.add(_unanswered("pages", error, "Meta does not list the Pages", CONNECT_AGAIN))
             return None
         if found:
             told.add(Step("pages", State.ALREADY, f"Meta lists {len(found)} Page{'s' * (len(found) != 1)}"))
@@ -49,7 +49,7 @@ class AccountPages:
                 " among those chosen in the dialogue that makes the token"
             )
             told.add(
-                failed("page_token", error, AGAIN if isinstance(error, GraphUnavailable) else remedy, page_id)
+                _unanswered("page_token", error, "Meta does not give this Page's token", remedy, page_id)
             )
             return None
 
@@ -67,6 +67,15 @@ class AccountPages:
                 break
             after = result_page.after
         raise GraphUnavailable("Graph's listing of the Pages does not end")
+
+
+def _unanswered(
+    what: str, error: LeadSyncError, sentence: str, remedy: str, page_id: str | None = None
+) -> Step:
+    """Refused, which `remedy` mends, or not answered for the moment."""
+    if isinstance(error, Blocked | Unreadable | NotVisibleYet):
+        return Step(what, State.FAILED, f"{sentence} ({answered(error)})", remedy, page_id)
+    return failed(what, error, AGAIN, page_id)
 
 
 def none_listed(owner: Owner) -> Step:

@@ -24,7 +24,7 @@ from worker.graph.account import (
 )
 from worker.scopes import missing_scopes, with_purposes
 from worker.sealing import Keys, of_account, opened_or_none
-from worker.steps import Checklist, State, Step, Stopped, failed
+from worker.steps import Checklist, State, Step, Stopped, answered, failed
 from worker.tokens import Account
 
 SHORT_LIVED: Final = timedelta(days=2)
@@ -107,14 +107,18 @@ class AccountTokens:
             (found,) = await self._calls.of_nobody(
                 debug_request(self._caller, [token]), lambda answer, now: read_debug(answer, 1, now)
             )
+        except (Blocked, Unreadable) as error:
+            sentence = f"Meta does not take the app's own token, APP_ID|APP_SECRET ({answered(error)})"
+            raise told.stop(Step("token", State.FAILED, sentence, _THE_APP)) from None
         except LeadSyncError as error:
-            remedy = _THE_APP if isinstance(error, Blocked | Unreadable) else AGAIN
-            raise told.stop(failed("token", error, remedy)) from None
+            raise told.stop(failed("token", error, AGAIN)) from None
         if isinstance(found, LeadSyncError):
             # Of another app's token Meta tells nothing, and which error it answers is not documented.
-            mine = f"if it is not a token of app {self._caller.app_id}, {CONNECT_AGAIN}; else {_THE_APP}"
-            remedy = mine if isinstance(found, Blocked | Unreadable) else AGAIN
-            raise told.stop(failed("token", found, remedy))
+            if not isinstance(found, Blocked | Unreadable):
+                raise told.stop(failed("token", found, AGAIN))
+            sentence = f"Meta tells nothing of this token ({answered(found)}): it may be another app's"
+            remedy = f"it must be a token of app {self._caller.app_id}; {CONNECT_AGAIN}"
+            raise told.stop(Step("token", State.FAILED, sentence, remedy))
         if (problem := _unfit(found, self._caller.app_id)) or found.user_id is None:
             raise told.stop(
                 Step("token", State.FAILED, problem or "Meta does not say whose token it is", CONNECT_AGAIN)
@@ -136,8 +140,10 @@ class AccountTokens:
         try:
             token = await self._calls.of_nobody(exchange_request(self._caller, owner.token), read_exchange)
         except LeadSyncError as error:
-            remedy = CONNECT_AGAIN if isinstance(error, Blocked | Unreadable) else AGAIN
-            raise told.stop(failed("exchange", error, remedy)) from None
+            if not isinstance(error, Blocked | Unreadable):
+                raise told.stop(failed("exchange", error, AGAIN)) from None
+            sentence = f"Meta does not exchange this token ({answered(error)})"
+            raise told.stop(Step("exchange", State.FAILED, sentence, CONNECT_AGAIN)) from None
         lasting = await self._check(token, told)
         until = _until(lasting.facts)
         if self._is_short_lived(lasting):

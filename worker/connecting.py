@@ -15,8 +15,8 @@ from typing import Any, Final, Protocol
 from worker.account_pages import AccountPages, none_listed
 from worker.account_token import AGAIN, CONNECT_AGAIN, AccountTokens, Owner
 from worker.errors import (
+    Blocked,
     CallbackRefused,
-    GraphUnavailable,
     LeadSyncError,
     PermissionRefused,
     TokenRefused,
@@ -25,7 +25,7 @@ from worker.forms import Discovered
 from worker.graph.account import AppSubscription, PageAccount
 from worker.scopes import scopes_without, with_purposes
 from worker.sealing import Keys, Sealed, of_page, opened_or_none
-from worker.steps import Checklist, State, Step, Stopped, failed
+from worker.steps import Checklist, State, Step, Stopped, answered, failed
 from worker.subscribing import Subscriber, announces_leads
 from worker.tokens import Account, PageTokens, TokenRow
 
@@ -232,7 +232,7 @@ class Connector:
         if not found.whole:
             when = f" after {found.not_before:%Y-%m-%d %H:%M:%S} UTC" if found.not_before else ""
             sentence = f"Meta did not tell all forms of the Page ({found.reason})"
-            remedy = f"grant pages_manage_ads where it is missing; then {AGAIN}{when}"
+            remedy = f"grant pages_manage_ads where it is missing; then run the same command again{when}"
             return Step("forms", State.FAILED, sentence, remedy, page_id), forms
         sentence = f"{len(forms)} form{'s' * (len(forms) != 1)}" if forms else "the Page has no form yet"
         details = tuple(f"{form.form_id}  {form.name or ''}  {form.status or ''}".rstrip() for form in forms)
@@ -262,8 +262,11 @@ class Connector:
     async def _subscribe(self, page_id: str, token: str) -> Step:
         try:
             subscribed = await self._subscriber.subscribe(page_id, token)
+        except Blocked as error:
+            sentence = f"Meta refuses it ({answered(error)})"
+            return Step("subscription", State.FAILED, sentence, _subscription_remedy(error), page_id)
         except LeadSyncError as error:
-            return failed("subscription", error, _subscription_remedy(error), page_id)
+            return failed("subscription", error, AGAIN, page_id)
         fields = ", ".join(subscribed.fields)
         if subscribed.is_changed:
             return Step("subscription", State.DONE, f"made, and read back: {fields}", page_id=page_id)
@@ -274,8 +277,16 @@ class Connector:
             if not wish.webhook_url:
                 return _webhook_as_it_is(await self._subscriber.webhook())
             webhook = await self._subscriber.set_webhook(wish.webhook_url, wish.verify_token)
+        except (Blocked, CallbackRefused) as error:
+            sentence = f"Meta refuses it ({answered(error)})"
+            if isinstance(error, CallbackRefused):
+                sentence += (
+                    ": it asked there and did not get its challenge back, so it did not reach the receiver, or the"
+                    " receiver has another META_VERIFY_TOKEN"
+                )
+            return Step("webhook", State.FAILED, sentence, _webhook_remedy(error, wish.webhook_url))
         except LeadSyncError as error:
-            return failed("webhook", error, _webhook_remedy(error, wish.webhook_url))
+            return failed("webhook", error, AGAIN)
         if not webhook.is_changed:
             return _webhook_as_it_is(webhook.now)
         sentence = (
@@ -305,12 +316,10 @@ def _lacking(page: PageAccount, owner: Owner) -> list[Step]:
     return steps
 
 
-def _subscription_remedy(error: LeadSyncError) -> str:
+def _subscription_remedy(error: Blocked) -> str:
     if isinstance(error, PermissionRefused):
         return f"grant pages_manage_metadata and leads_retrieval for this Page; then {CONNECT_AGAIN}"
-    if isinstance(error, TokenRefused):
-        return CONNECT_AGAIN
-    return AGAIN
+    return CONNECT_AGAIN
 
 
 def _webhook_as_it_is(webhook: AppSubscription | None) -> Step:
@@ -333,8 +342,4 @@ def _webhook_remedy(error: LeadSyncError, url: str) -> str:
             f"open {url} from outside: it must be https with a certificate that is not self-signed, lead to the running"
             " receiver, and META_VERIFY_TOKEN must be the same here and there; then run the same command again"
         )
-    if isinstance(error, TokenRefused | PermissionRefused):
-        return "META_APP_ID and META_APP_SECRET must be those of one app (App settings > Basic)"
-    return (
-        AGAIN if isinstance(error, GraphUnavailable) else f"{AGAIN}; the URL must be one that Meta can reach"
-    )
+    return "META_APP_ID and META_APP_SECRET must be those of one app (App settings > Basic)"

@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 from worker.calls import NoCallNow
 from worker.errors import LeadSyncError, Throttled, TokenRefused, Transient
-from worker.steps import Checklist, State, Step, failed
+from worker.steps import Checklist, State, Step, answered, failed
 from worker.subscribing import Subscriber
 from worker.tokens import Account, PageTokens
 
@@ -43,7 +43,7 @@ class PageRows(Protocol):
     """What this file needs of the rows of Pages."""
 
     async def disconnect(self, page_id: str, now: datetime) -> bool: ...
-    async def names(self, page_ids: Sequence[str]) -> dict[str, str]: ...
+    async def parked_for(self, page_id: str) -> str | None: ...
 
 
 class Disconnector:
@@ -77,11 +77,13 @@ class Disconnector:
         try:
             token = await self._tokens.token_for(page_id)
         except TokenRefused as error:
-            if page_id not in await self._page_rows.names([page_id]):
+            reason = await self._page_rows.parked_for(page_id)
+            if reason is None:
                 sentence, remedy = "the Page is not known here", "`leadsync pages list` shows those that are"
                 told.add(Step("page", State.FAILED, sentence, remedy, page_id))
                 return
-            told.add(Step("subscription", State.LEFT, f"left as it is at Meta: {error}", _LEFT, page_id))
+            if reason != DISCONNECTED:
+                told.add(_left(error, page_id))
         else:
             step = await self._unsubscribe(page_id, token, anyway)
             told.add(step)
@@ -98,9 +100,9 @@ class Disconnector:
                     "run the same command again later, or with --anyway to leave the subscription at Meta"
                 )
                 return failed("subscription", error, remedy, page_id)
-            return Step("subscription", State.LEFT, f"left as it is at Meta: {error}", _LEFT, page_id)
+            return _left(error, page_id)
         except LeadSyncError as error:
-            return Step("subscription", State.LEFT, f"left as it is at Meta: {error}", _LEFT, page_id)
+            return _left(error, page_id)
         kept = f"; {', '.join(subscribed.fields)} stays" if subscribed.fields else ""
         if subscribed.is_changed:
             return Step(
@@ -127,3 +129,7 @@ class Disconnector:
         )
         steps.append(Step("page", State.DONE if is_parked else State.ALREADY, sentence, page_id=page_id))
         return steps
+
+
+def _left(error: LeadSyncError, page_id: str) -> Step:
+    return Step("subscription", State.LEFT, f"left as it is at Meta ({answered(error)})", _LEFT, page_id)

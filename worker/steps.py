@@ -52,6 +52,11 @@ class Step:
         return told
 
 
+def answered(error: LeadSyncError) -> str:
+    """What Graph answered, without what that means for a worker's calls."""
+    return str(error).partition(": ")[0]
+
+
 def failed(what: str, error: LeadSyncError, remedy: str, page_id: str | None = None) -> Step:
     """A step that met an error of errors.py."""
     return Step(what, State.FAILED, str(error), remedy, page_id)

@@ -174,7 +174,9 @@ async def _connect(
         if PAGES not in wish.parts or not connected:
             return connection
         wanted = wants_backfill(len(connected))
-        begun = [await _backfill(opened, settings, page, wanted) for page in connected]
+        begun = [_not_asked(connected[0])] if wanted is None else []
+        if wanted:
+            begun = [await _backfill(opened, settings, page) for page in connected]
     sheet.names |= {page.page_id: page.name for page in connection.pages}
     for step in begun:
         sheet.tell(step)
@@ -183,20 +185,21 @@ async def _connect(
     return Connection((*connection.steps, *begun), connection.pages)
 
 
-async def _backfill(
-    opened: "ConnectingDesk", settings: Settings, page: "ConnectedPage", wanted: bool | None
-) -> "Step":
+def _not_asked(page: "ConnectedPage") -> "Step":
+    from worker.steps import State, Step
+
+    remedy = f"leadsync backfill --page {page.page_id} brings the leads of 90 days of a Page"
+    return Step("backfill", State.LEFT, "not asked for", remedy)
+
+
+async def _backfill(opened: "ConnectingDesk", settings: Settings, page: "ConnectedPage") -> "Step":
     """Begin what `leadsync backfill --page` begins."""
     from worker.budget.policy import Window
     from worker.orders import Order, plan_order
     from worker.runtime import now
     from worker.steps import State, Step, failed
 
-    page_id, command = page.page_id, f"leadsync backfill --page {page.page_id}"
-    if not wanted:
-        return Step(
-            "backfill", State.LEFT, "not asked for", f"{command} brings the leads of 90 days", page_id
-        )
+    page_id = page.page_id
     if not page.forms:
         return Step("backfill", State.LEFT, "no form, so there is nothing to read", page_id=page_id)
     try:
@@ -206,7 +209,7 @@ async def _backfill(
         )  # fmt: skip
         backfill_id, is_new = await opened.desk.backfills.open(planned.plan, now())
     except LeadSyncError as error:
-        return failed("backfill", error, f"later: {command}", page_id)
+        return failed("backfill", error, f"later: leadsync backfill --page {page_id}", page_id)
     leads = planned.plan.expected_leads
     about = "" if leads is None else f", about {leads:,} leads"
     if is_new:

@@ -113,10 +113,7 @@ def fault_of(answer: ErrorAnswer, usages: Iterable[Usage], now: datetime) -> Lea
     if code == 100 and subcode == 33:
         return NotVisibleYet(f"{told}: the object is unknown, not yet visible or not permitted")
     if code == _CALLBACK_CODE:
-        return CallbackRefused(
-            f"{told}: Meta asked the callback and did not get its challenge back: it did not reach the receiver, or"
-            " the receiver has another META_VERIFY_TOKEN"
-        )
+        return CallbackRefused(f"{told}: the webhook's callback did not answer with the challenge")
     if code in _UNAVAILABLE_CODES or answer.is_transient:
         return GraphUnavailable(f"{told}: temporarily unavailable")
     if code is not None:

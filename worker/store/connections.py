@@ -48,6 +48,11 @@ select page_id, coalesce(name, '') as name from pages where page_id = any(%(page
 """
 """Which of these Pages are known, and what they are called."""
 
+PARKED_FOR: Final = """
+select coalesce(parked_reason, '') as reason from pages where page_id = %(page_id)s
+"""
+"""Why a Page is parked; empty where it is not."""
+
 
 class ConnectionStore:
     """The rows of Pages, for whoever connects them. `pool` is open; `now` is the caller's clock, aware UTC."""
@@ -69,3 +74,8 @@ class ConnectionStore:
     async def names(self, page_ids: Sequence[str]) -> dict[str, str]:
         """The names of those of these Pages that are known; empty where it is not told."""
         return {row["page_id"]: row["name"] for row in await self._rows(NAMES, {"page_ids": list(page_ids)})}
+
+    async def parked_for(self, page_id: str) -> str | None:
+        """Why a Page is parked; empty where it is not, None where it is not known."""
+        rows = await self._rows(PARKED_FOR, {"page_id": page_id})
+        return str(rows[0]["reason"]) if rows else None
