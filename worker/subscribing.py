@@ -67,7 +67,7 @@ class Subscriber:
         after = await self._fields(page_id, token) or ()
         if not set(wanted) <= set(after):
             raise ReadBackDiffers(
-                f"Meta took the subscription of Page {page_id} and then tells these fields of it:"
+                f"Meta took the subscription of Page {page_id} and then tells of it the fields"
                 f" {', '.join(after) or 'none'}"
             )
         return Fields(after, is_changed=True)
@@ -87,7 +87,7 @@ class Subscriber:
         after = await self._fields(page_id, token) or ()
         if LEADGEN in after or not set(left) <= set(after):
             raise ReadBackDiffers(
-                f"Meta took the change for Page {page_id} and then tells these fields of it:"
+                f"Meta took the change for Page {page_id} and then tells of it the fields"
                 f" {', '.join(after) or 'none'}"
             )
         return Fields(after, is_changed=True)
