@@ -61,6 +61,12 @@ class PageRows(Protocol):
     async def names(self, page_ids: Sequence[str]) -> dict[str, str]: ...
 
 
+class Parking(Protocol):
+    """Whoever takes Pages up again."""
+
+    async def unpark(self, page_ids: Sequence[str], now: datetime) -> tuple[str, ...]: ...
+
+
 class FormRows(Protocol):
     """What this file needs of the rows of forms."""
 
@@ -139,6 +145,7 @@ class Connector:
         tokens: Tokens,
         token_rows: TokenRows,
         page_rows: PageRows,
+        parking: Parking,
         forms: Forms,
         form_rows: FormRows,
         keys: Keys,
@@ -150,6 +157,7 @@ class Connector:
         self._tokens = tokens
         self._token_rows = token_rows
         self._page_rows = page_rows
+        self._parking = parking
         self._forms = forms
         self._form_rows = form_rows
         self._keys = keys
@@ -221,6 +229,7 @@ class Connector:
         was = await self._page_rows.connect(page.page_id, page.name, now, is_new=not is_kept)
         sentence = "is kept" if is_kept else "now kept, sealed"
         if was.parked_reason is not None:
+            await self._parking.unpark([page.page_id], now)
             sentence += f"; the Page was parked ({was.parked_reason}) and is taken up again"
         is_same = is_kept and was.is_connected and was.parked_reason is None
         return Step("page_token", State.ALREADY if is_same else State.DONE, sentence, page_id=page.page_id)

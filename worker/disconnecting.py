@@ -42,8 +42,14 @@ class TokenRows(Protocol):
 class PageRows(Protocol):
     """What this file needs of the rows of Pages."""
 
-    async def disconnect(self, page_id: str, now: datetime) -> bool: ...
+    async def disconnect(self, page_id: str, now: datetime) -> None: ...
     async def parked_for(self, page_id: str) -> str | None: ...
+
+
+class Parking(Protocol):
+    """Whoever parks Pages."""
+
+    async def park(self, page_id: str, reason: str, now: datetime) -> bool: ...
 
 
 class Disconnector:
@@ -56,12 +62,14 @@ class Disconnector:
         tokens: Tokens,
         token_rows: TokenRows,
         page_rows: PageRows,
+        parking: Parking,
         clock: Callable[[], datetime],
     ) -> None:
         self._subscriber = subscriber
         self._tokens = tokens
         self._token_rows = token_rows
         self._page_rows = page_rows
+        self._parking = parking
         self._clock = clock
 
     async def disconnect(
@@ -123,12 +131,16 @@ class Disconnector:
             steps.append(
                 Step("page_token", State.LEFT, "the settings hold a token of the Page too", remedy, page_id)
             )
-        is_parked = await self._page_rows.disconnect(page_id, self._clock())
-        sentence = (
-            "disconnected; leads and forms that are here stay" if is_parked else "was disconnected already"
-        )
-        steps.append(Step("page", State.DONE if is_parked else State.ALREADY, sentence, page_id=page_id))
+        steps.append(await self._park(page_id))
         return steps
+
+    async def _park(self, page_id: str) -> Step:
+        now = self._clock()
+        if await self._page_rows.parked_for(page_id) == DISCONNECTED:
+            return Step("page", State.ALREADY, "was disconnected already", page_id=page_id)
+        await self._parking.park(page_id, DISCONNECTED, now)
+        await self._page_rows.disconnect(page_id, now)
+        return Step("page", State.DONE, "disconnected; leads and forms that are here stay", page_id=page_id)
 
 
 def _left(error: LeadSyncError, page_id: str) -> Step:

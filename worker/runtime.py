@@ -261,6 +261,7 @@ async def open_connecting(settings: Settings) -> AsyncIterator[ConnectingDesk]:
         caller = Caller(settings.app_id, settings.graph_version, settings.app_secrets[0])
         calls, keys, token_rows = Calls(graph, desk.budget, now), create_keys(settings), TokenStore(pool)
         subscriber, page_rows = Subscriber(calls, caller), ConnectionStore(pool)
+        parking = LeadStore(pool, store_settings(settings))
         connector = Connector(
             account_tokens=AccountTokens(calls=calls, caller=caller, rows=token_rows, keys=keys, clock=now),
             account_pages=AccountPages(calls, caller),
@@ -268,13 +269,19 @@ async def open_connecting(settings: Settings) -> AsyncIterator[ConnectingDesk]:
             tokens=desk.tokens,
             token_rows=token_rows,
             page_rows=page_rows,
+            parking=parking,
             forms=desk.forms,
             form_rows=desk.form_rows,
             keys=keys,
             clock=now,
         )
         disconnector = Disconnector(
-            subscriber=subscriber, tokens=desk.tokens, token_rows=token_rows, page_rows=page_rows, clock=now
+            subscriber=subscriber,
+            tokens=desk.tokens,
+            token_rows=token_rows,
+            page_rows=page_rows,
+            parking=parking,
+            clock=now,
         )
         yield ConnectingDesk(desk, connector, disconnector)
 

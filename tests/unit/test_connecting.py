@@ -90,12 +90,18 @@ class Rows:
 
     async def connect(self, page_id: str, name: str, now: datetime, *, is_new: bool) -> Former:
         was = self.pages.get(page_id, {})
-        self.pages[page_id] = {"name": name, "is_connected": True}
+        self.pages[page_id] = {**was, "name": name, "is_connected": True}
         return Former(was.get("parked_reason"), was.get("is_connected", False))
 
-    async def disconnect(self, page_id: str, now: datetime) -> bool:
-        was, self.pages[page_id] = self.pages.get(page_id, {}), {"parked_reason": DISCONNECTED}
-        return was.get("parked_reason") != DISCONNECTED
+    async def unpark(self, page_ids: Sequence[str], now: datetime) -> tuple[str, ...]:
+        return tuple(page_id for page_id in page_ids if self.pages[page_id].pop("parked_reason", None))
+
+    async def park(self, page_id: str, reason: str, now: datetime) -> bool:
+        return self.pages.setdefault(page_id, {}).setdefault("parked_reason", reason) == reason
+
+    async def disconnect(self, page_id: str, now: datetime) -> None:
+        assert "parked_reason" in self.pages[page_id], "only a parked Page is disconnected"
+        self.pages[page_id] = {"parked_reason": DISCONNECTED}
 
     async def parked_for(self, page_id: str) -> str | None:
         return self.pages[page_id].get("parked_reason", "") if page_id in self.pages else None
@@ -134,10 +140,15 @@ class Bench:
         self.connector = Connector(
             account_tokens=AccountTokens(calls=calls, caller=caller, rows=self.rows, keys=self.keys, clock=clock),
             account_pages=AccountPages(calls, caller), subscriber=subscriber, tokens=tokens, token_rows=self.rows,
-            page_rows=self.rows, forms=self.forms, form_rows=self.forms, keys=self.keys, clock=clock,
+            page_rows=self.rows, parking=self.rows, forms=self.forms, form_rows=self.forms, keys=self.keys, clock=clock,
         )  # fmt: skip
         self.disconnector = Disconnector(
-            subscriber=subscriber, tokens=tokens, token_rows=self.rows, page_rows=self.rows, clock=clock
+            subscriber=subscriber,
+            tokens=tokens,
+            token_rows=self.rows,
+            page_rows=self.rows,
+            parking=self.rows,
+            clock=clock,
         )
 
     def connect(self, *page_ids: str, token: str | None = "user-token", **wish: Any) -> Connection:
@@ -465,6 +476,7 @@ def test_a_refused_or_changed_token_is_replaced_and_the_page_taken_up() -> None:
     step = next(step for step in bench.connect().steps if step.what == "page_token")
     assert (step.state, "token_refused" in step.told) == (State.DONE, True)
     assert not bench.rows.kept_tokens[PAGE][1].is_refused
+    assert "parked_reason" not in bench.rows.pages[PAGE]
     bench.meta.listings = [[of_page(access_token="another")]]
     bench.connect()
     assert bench.kept_token() == "another"
@@ -635,10 +647,12 @@ def test_a_dead_token_does_not_keep_a_page_connected() -> None:
     """What is left at Meta is told, and everything here is done."""
     bench = Bench()
     bench.connect()
+    bench.rows.pages[PAGE]["parked_reason"] = "token_refused"
     bench.meta.refuses[("GET", "subscribed_apps")] = refusal(190, 460)
     assert bench.disconnect(PAGE) == {
         "subscription": State.LEFT, "page_token": State.DONE, "page": State.DONE
     }  # fmt: skip
+    assert bench.rows.pages[PAGE]["parked_reason"] == DISCONNECTED
 
 
 def test_while_meta_is_away_the_token_is_not_forgotten() -> None:

@@ -1,7 +1,6 @@
 """Connecting a Page and disconnecting it, as a row of table pages.
 
-Tokens are store/tokens.py's. Invariant: connecting takes a Page up whatever it was parked for, disconnecting deletes
-nothing.
+Tokens are store/tokens.py's, parking and taking up store/leads.py's. Invariant: disconnecting deletes nothing.
 """
 
 from collections.abc import Sequence
@@ -24,24 +23,18 @@ put as (
     on conflict (page_id) do update set name = coalesce(excluded.name, p.name),
         connected_at = case when %(is_new)s then excluded.connected_at
                        else coalesce(p.connected_at, excluded.connected_at) end,
-        check_at = excluded.check_at, parked_at = null, parked_reason = null, probe_at = null,
-        updated_at = excluded.updated_at
+        check_at = excluded.check_at, updated_at = excluded.updated_at
     returning page_id
 )
 select was.parked_reason, was.connected_at is not null as is_connected from put left join was on true
 """
-"""A Page is connected: it is taken up, and its health is looked at soon. Answers what it was before."""
+"""A Page is connected, and its health is looked at soon. Answers what it was before."""
 
 DISCONNECT: Final = """
-insert into pages as p (page_id, parked_at, parked_reason, updated_at)
-values (%(page_id)s, %(now)s, %(reason)s, %(now)s)
-on conflict (page_id) do update set parked_at = coalesce(p.parked_at, excluded.parked_at),
-    parked_reason = excluded.parked_reason, probe_at = null, connected_at = null, check_at = null,
-    updated_at = excluded.updated_at
-where p.parked_reason is distinct from excluded.parked_reason or p.connected_at is not null
-returning page_id
+update pages set parked_reason = %(reason)s, connected_at = null, check_at = null, updated_at = %(now)s
+where page_id = %(page_id)s and parked_at is not null
 """
-"""A Page is disconnected: it is parked, and nothing tries whether it has healed. Answers a row where it was not so."""
+"""A parked Page is disconnected, whatever it was parked for before; its health is not looked at any more."""
 
 NAMES: Final = """
 select page_id, coalesce(name, '') as name from pages where page_id = any(%(page_ids)s)
@@ -66,10 +59,9 @@ class ConnectionStore:
         row = (await self._rows(CONNECT, put))[0]
         return Former(row["parked_reason"], bool(row["is_connected"]))
 
-    async def disconnect(self, page_id: str, now: datetime) -> bool:
-        """Park a Page as disconnected; false where it was so already."""
-        put = {"page_id": page_id, "reason": DISCONNECTED, "now": now}
-        return bool(await self._rows(DISCONNECT, put))
+    async def disconnect(self, page_id: str, now: datetime) -> None:
+        """Note that a Page that is parked is disconnected."""
+        await self._rows(DISCONNECT, {"page_id": page_id, "reason": DISCONNECTED, "now": now})
 
     async def names(self, page_ids: Sequence[str]) -> dict[str, str]:
         """The names of those of these Pages that are known; empty where it is not told."""
