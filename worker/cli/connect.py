@@ -7,6 +7,7 @@ comes by prompt, environment or stdin, never as an argument, and is never shown.
 import json
 import re
 import sys
+import unicodedata
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -340,18 +341,18 @@ class _Sheet:
 
         if step.page_id is not None and step.page_id != self._page_id:
             name = self.names.get(step.page_id, "")
-            self._line(Text(f"Page {step.page_id}  {name}".rstrip(), style="bold"))
+            self._line(Text(_plain(f"Page {step.page_id}  {name}".rstrip()), style="bold"))
         self._page_id = step.page_id
         sign, plain, colour = _SIGNS[step.state]
         sign = sign if self._console.encoding.lower().startswith("utf") else plain
         before = "  " if step.page_id else ""
         label = f"{_LABELS.get(step.what, step.what):<13}"
         style = "" if step.state != "already" else "dim"
-        self._line(Text.assemble(f"{before}", (sign, colour), f" {label} ", (step.told, style)))
+        self._line(Text.assemble(f"{before}", (sign, colour), f" {label} ", (_plain(step.told), style)))
         for detail in step.details:
-            self._line(Text(f"{before}{' ' * 16}{detail}", style="dim"))
+            self._line(Text(f"{before}{' ' * 16}{_plain(detail)}", style="dim"))
         if step.remedy is not None:
-            self._line(Text.assemble(f"{before}{' ' * 16}", ("do: ", colour), step.remedy))
+            self._line(Text.assemble(f"{before}{' ' * 16}", ("do: ", colour), _plain(step.remedy)))
 
     def sum_up(self, connection: "Connection", achieved: bool) -> None:
         """Show what it all came to, and what may be next."""
@@ -383,5 +384,5 @@ def _console() -> "Console":
 
 
 def _plain(text: str) -> str:
-    """Without signs that steer a terminal: a Page's name is somebody else's text."""
-    return "".join(sign if sign.isprintable() else "?" for sign in text)
+    """Without signs that steer a terminal, or that none can show: a Page's name is somebody else's text."""
+    return "".join("?" if unicodedata.category(sign) in ("Cc", "Cs") else sign for sign in text)
