@@ -205,8 +205,14 @@ def test_on_a_terminal_it_asks_for_everything_and_shows_no_token(user: User) -> 
     assert status == 0, shown
     assert token not in shown
     assert "has begun" in shown
-    ((page_id,),) = user.rows("select page_id from backfills where purpose = 'backfill'")
+    ((page_id,),) = user.rows("select page_id from backfills where purpose = 'backfill' and edge = 'page'")
     assert f"Page {page_id}" in shown
+
+
+def test_ctrl_c_at_a_question_ends_it_at_once(user: User) -> None:
+    """One press is enough, and nothing is printed but that it was ended."""
+    shown, status = _at_a_terminal(user, ("connect",), [("Token", ""), ("Which Pages", "\x03")])
+    assert (status, "Aborted" in shown, "Traceback" in shown) == (1, True, False), shown
 
 
 def test_a_disconnected_page_is_left_alone_until_it_is_connected_again(user: User) -> None:

@@ -6,9 +6,11 @@ comes by prompt, environment or stdin, never as an argument, and is never shown.
 
 import json
 import re
+import signal
 import sys
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -282,10 +284,21 @@ def _choose(
     for number, page in enumerate(known, 1):
         click.echo(f"  {number:>3}  {page.page_id}  {_plain(page.name)}", err=True)
     asked = "Which Pages? Numbers with commas between, or all"
-    numbers: Sequence[int] = click.prompt(
-        asked, default="all", value_proc=lambda text: _numbers(text, len(known)), err=True
-    )
+    with _interruptible():
+        numbers: Sequence[int] = click.prompt(
+            asked, default="all", value_proc=lambda text: _numbers(text, len(known)), err=True
+        )
     return [known[number - 1].page_id for number in numbers]
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C ends a question at once: asyncio's own handler would wait for the answer first."""
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 def _numbers(text: str, most: int) -> list[int]:
@@ -302,7 +315,10 @@ def _wants_backfill(given: bool | None, interactive: bool) -> "Callable[[int], b
         if given is not None or not interactive:
             return given
         whose = "this Page" if connected == 1 else f"these {connected} Pages"
-        return click.confirm(f"Bring the leads of the last 90 days of {whose} now?", default=True, err=True)
+        with _interruptible():
+            return click.confirm(
+                f"Bring the leads of the last 90 days of {whose} now?", default=True, err=True
+            )
 
     return ask
 
