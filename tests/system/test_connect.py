@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import select
 import signal
 import socket
 import subprocess
@@ -258,6 +259,7 @@ def _at_a_terminal(user: User, words: tuple[str, ...], answers: list[tuple[str, 
     shown = ""
     try:
         while True:
+            assert select.select([leader], [], [], 60)[0], f"it waits for something: {shown}"
             try:
                 part = os.read(leader, 65_536).decode(errors="replace")
             except OSError:
