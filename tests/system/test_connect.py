@@ -201,7 +201,7 @@ def test_on_a_terminal_it_asks_for_everything_and_shows_no_token(user: User) -> 
     """The token is not echoed; Pages are chosen by number; the backfill is offered and begun."""
     token = user.look("pages")["user_token"]
     shown, status = _at_a_terminal(
-        user, ("connect",), [("Token", token), ("Which Pages", "2"), ("Bring the leads", "y")]
+        user, ("connect",), [("Token", f"{token}\n"), ("Which Pages", "2\n"), ("Bring the leads", "y\n")]
     )
     assert status == 0, shown
     assert token not in shown
@@ -212,7 +212,7 @@ def test_on_a_terminal_it_asks_for_everything_and_shows_no_token(user: User) -> 
 
 def test_ctrl_c_at_a_question_ends_it_at_once(user: User) -> None:
     """One press is enough, and nothing is printed but that it was ended."""
-    shown, status = _at_a_terminal(user, ("connect",), [("Token", ""), ("Which Pages", "\x03")])
+    shown, status = _at_a_terminal(user, ("connect",), [("Token", "\n"), ("Which Pages", "\x03")])
     assert (status, "Aborted" in shown, "Traceback" in shown) == (1, True, False), shown
 
 
@@ -259,7 +259,7 @@ def _at_a_terminal(user: User, words: tuple[str, ...], answers: list[tuple[str, 
     shown = ""
     try:
         while True:
-            assert select.select([leader], [], [], 60)[0], f"it waits for something: {shown}"
+            assert select.select([leader], [], [], 30)[0], f"it waits for something: {shown}"
             try:
                 part = os.read(leader, 65_536).decode(errors="replace")
             except OSError:
@@ -268,7 +268,7 @@ def _at_a_terminal(user: User, words: tuple[str, ...], answers: list[tuple[str, 
                 return shown, process.wait(30)
             shown += part
             if answers and answers[0][0] in shown:
-                os.write(leader, f"{answers.pop(0)[1]}\n".encode())
+                os.write(leader, answers.pop(0)[1].encode())
     finally:
         process.kill()
         os.close(leader)
