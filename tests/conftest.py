@@ -39,6 +39,12 @@ REDIS_DATABASES = itertools.cycle(range(1, 16))
 POSTGRES_DATABASES = itertools.count(1)
 
 
+def pytest_configure() -> None:
+    """`make test` runs one part in the background, where a shell makes it and its children deaf to Ctrl-C."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.fixture(scope="session")
 def server_folder() -> Iterator[Path]:
     """The data directory of the run's own servers."""

@@ -7,7 +7,6 @@ that leadsync has no column for lands in `extra`, so nothing is dropped.
 
 import json
 import math
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -40,9 +39,6 @@ _FALSE: Final = frozenset({False, "0", "false", "False", ""})
 # What json.dumps writes for the values that Postgres' jsonb refuses. A text that merely looks like one of these
 # only costs the slow, exact look.
 _SUSPECT: Final = ("\\u0000", "NaN", "Infinity")
-_LONE_SURROGATE: Final = re.compile(
-    r"\\u[dD](?:[89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD])[c-fC-F])"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +81,7 @@ class Lead:
     def from_graph(cls, raw: object, *, leadgen_id: str, in_part: bool, is_clean: bool = False) -> "Lead":
         """The lead that Graph's JSON object `raw` describes.
 
-        `is_clean`: `may_be_dirty` has said no of the answer that it came with, so it is not looked through again.
+        `is_clean`: whoever read the answer knows that Postgres can hold all of it, so it is not looked through again.
         Raises LeadMalformed where `raw` is no object or describes another id than the one that was asked for.
         """
         if not isinstance(raw, dict):
@@ -125,19 +121,6 @@ class Lead:
             in_part=in_part,
             cleaned=cleaned,
         )
-
-
-def may_be_dirty(body: bytes) -> bool:
-    """Whether JSON as it came may hold a text that Postgres refuses; where this says no, it does not.
-
-    Pairs of surrogates are how letters beyond the basic plane are escaped, so only a lone one is suspect. It does not
-    look at numbers.
-    """
-    try:
-        text = body.decode()
-    except UnicodeDecodeError:
-        return True
-    return "\\u0000" in text or "\0" in text or _LONE_SURROGATE.search(text) is not None
 
 
 def answers(field_data: Json) -> Iterator[Answer]:

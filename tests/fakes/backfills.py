@@ -7,6 +7,7 @@ No socket, no sleep; the clock is handed in.
 """
 
 import asyncio
+from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -76,6 +77,8 @@ class SpanGraph:
     loops: bool = False
     asked: list[Asked] = field(default_factory=list)
     used: list[Grant] = field(default_factory=list)
+    _sorted_for: tuple[Slice, dict[str, int]] | None = None
+    _sorted: list[tuple[tuple[int, int], str]] = field(default_factory=list)
 
     async def list_leads(
         self, object_id: str, since: int, until: int, fields: Sequence[str], token: str, grant: Grant, *,
@@ -99,14 +102,13 @@ class SpanGraph:
             self.between()
 
     def _answer(self, asked: Asked) -> ResultPage:
-        inside = {i for i, at in self.leads.items() if asked.span.since <= at < asked.span.until}
-        places = sorted((self._place(i), i) for i in inside)
+        places = self._places(asked.span)
         if asked.after is not None:
             behind, rest, _ = asked.after.split("+")
             if behind and behind not in self.leads and self.stale:
                 raise RequestRefused("told")
             place = tuple(int(n) for n in rest.split(","))
-            places = [p for p in places if p[0] > place]
+            places = places[bisect_right(places, place, key=lambda one: one[0]) :]
         size = min(asked.limit, self.sizes())
         shown, more = places[:size], len(places) > size
         entries = [entry for _, i in shown for entry in self.entries(i, self._entry(i, asked))]
@@ -124,6 +126,14 @@ class SpanGraph:
         if not asked.full:
             entry = {name: entry[name] for name in entry if not name.startswith(("ad_", "adset_", "camp"))}
         return entry
+
+    def _places(self, span: Slice) -> list[tuple[tuple[int, int], str]]:
+        """The leads of `span` in order; sorted anew only where the span is another or leads came or went."""
+        if self._sorted_for != (span, self.leads):
+            inside = (i for i, at in self.leads.items() if span.since <= at < span.until)
+            self._sorted = sorted((self._place(i), i) for i in inside)
+            self._sorted_for = (span, dict(self.leads))
+        return self._sorted
 
     def _place(self, leadgen_id: str) -> tuple[int, int]:
         at, number = self.leads[leadgen_id], int(leadgen_id)

@@ -1,11 +1,8 @@
 """The budget on real processes: the sandbox enforces a short window by its exact log, and throttles a call too many."""
 
 import json
-import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -51,16 +48,8 @@ def page(stack: Whole) -> str:
 
 def leadsync(stack: Whole, *words: str) -> str:
     """What a command prints; it must succeed."""
-    servers = {"DATABASE_URL": stack.settings.database_url, "REDIS_URL": stack.settings.redis_url}
-    told = subprocess.run(
-        [sys.executable, "-m", "worker", *words],
-        env={**os.environ, **stack.env, **servers, "COLUMNS": "200"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert told.returncode == 0, told.stderr
+    told = stack.leadsync(*words)
+    assert told.exit_code == 0, told.stderr
     return told.stdout
 
 
@@ -94,8 +83,8 @@ def test_no_window_is_exceeded_whatever_is_killed_or_emptied(stack: Whole, page:
     limit_to(stack, page, 120)
     stack.post("faults", {"rules": [{**BY_ID_ONLY, "pages": [page]}]})
     dice = random.Random(4)
-    stack.send(count=300, page=page, batch=50)
-    assert stack.wait_for(lambda: sum(rows_of(stack, page).values()) == 300, 30)
+    stack.send(count=240, page=page, batch=40)
+    assert stack.wait_for(lambda: sum(rows_of(stack, page).values()) == 240, 30)
     with redis.Redis.from_url(stack.settings.redis_url, protocol=2) as client:
         for moment in range(10):
             time.sleep(1.5)
@@ -104,13 +93,13 @@ def test_no_window_is_exceeded_whatever_is_killed_or_emptied(stack: Whole, page:
             if moment in (3, 7):
                 client.flushall()
     try:
-        assert stack.wait_for(lambda: rows_of(stack, page) == {"stored": 300}, 90)
+        assert stack.wait_for(lambda: rows_of(stack, page) == {"stored": 240}, 90)
     finally:
         stack.post("faults", {"rules": []})
     told = stack.get("calls")["windows"][page]
     assert told["most"] <= 120
     assert (throttles(stack, page), told["into_block"]) == (0, 0)
-    assert stack.get("calls")["pages"][page]["calls"] >= 300
+    assert stack.get("calls")["pages"][page]["calls"] >= 240
 
 
 def test_a_lead_that_has_just_come_does_not_queue_behind_those_that_wait(stack: Whole, page: str) -> None:
@@ -129,6 +118,8 @@ def test_a_lead_that_has_just_come_does_not_queue_behind_those_that_wait(stack: 
         assert budget_of(stack, page)["spent"]["waiting"] > 0
     finally:
         stack.post("faults", {"rules": []})
+        # Else its rows keep the processes busy that the next tests wait for.
+        limit_to(stack, page, 100_000)
 
 
 def test_what_waits_for_one_form_is_read_by_its_listing(stack: Whole, page: str) -> None:

@@ -15,15 +15,13 @@ from typing import Any
 
 import psycopg
 import pytest
+from click.testing import CliRunner
 
 from tests.servers import short_folder
+from worker.cli import main
 from worker.cli.export import FORMATS
 
 SECRET = "ann-hunter2@example.org"
-COMMAND = (
-    "from worker.cli import main; from worker.cli.export import export; main.add_command(export); main()"
-)
-
 FILL = """
 insert into leadgen (leadgen_id, state, first_seen_at, last_seen_at, page_id, form_id, created_time, field_data,
     source, stored_at, updated_at)
@@ -43,8 +41,6 @@ class Shop:
         self.folder = folder
         self.database = database
         self.env = {
-            **os.environ,
-            "PYTHONPATH": str(Path(__file__).parents[2]),
             "DATABASE_URL": database,
             "COLUMNS": "120",
         }
@@ -57,29 +53,28 @@ class Shop:
             connection.execute(statement.encode(), parameters)
 
     def start(self, *words: str, **how: Any) -> "subprocess.Popen[bytes]":
+        """The command as a process, for what only a process has: signals, pipes, a terminal."""
         return subprocess.Popen(
-            [sys.executable, "-c", COMMAND, "export", *words],
+            [sys.executable, "-m", "worker", "export", *words],
             cwd=self.folder,
-            env=self.env,
-            # Who is started in the background is deaf to Ctrl-C, and would hand that on.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            env={**os.environ, **self.env, "PYTHONPATH": str(Path(__file__).parents[2])},
             **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **how},
         )
 
     def run(self, *words: str) -> tuple[int, str, str]:
         """Status, stdout and stderr, line ends as they are."""
-        process = self.start(*words)
-        out, err = process.communicate(timeout=120)
-        return process.returncode, out.decode(), err.decode()
+        told = CliRunner().invoke(main, ["export", *words], env=self.env, catch_exceptions=False)
+        return told.exit_code, told.stdout_bytes.decode(), told.stderr_bytes.decode()
 
     def files(self) -> list[str]:
         return sorted(path.name for path in self.folder.iterdir())
 
 
 @pytest.fixture
-def shop(database: str) -> Iterator[Shop]:
+def shop(database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
     """An empty folder and an empty database."""
     with short_folder() as folder:
+        monkeypatch.chdir(folder)
         yield Shop(folder, database)
 
 
@@ -105,8 +100,9 @@ def test_leads_go_to_standard_output_in_each_format(shop: Shop) -> None:
 def test_a_file_is_private_and_its_ending_tells_the_format(shop: Shop) -> None:
     """-o writes a file of mode 0600, says how many leads are in it, and tells none of them."""
     shop.fill(3)
-    status, out, err = shop.run("-o", "leads.tsv", "--bom")
-    assert (status, out, err) == (0, "", "leadsync: 3 leads in leads.tsv\n")
+    process = shop.start("-o", "leads.tsv", "--bom")
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, out, err) == (0, b"", b"leadsync: 3 leads in leads.tsv\n")
     path = shop.folder / "leads.tsv"
     assert path.stat().st_mode & 0o777 == 0o600
     assert path.read_bytes().startswith(b"\xef\xbb\xbfleadgen_id\t")

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 
+import psycopg
 import pytest
 
 from tests.system.whole import Whole, whole
@@ -57,16 +58,16 @@ def leads_of(stack: Whole, page_id: str) -> list[str]:
 
 
 def stored(stack: Whole, page_id: str, count: int, seconds: float = 30) -> bool:
-    return stack.wait_for(lambda: len(stack.rows(leads_of(stack, page_id))) == count, seconds)
+    if not stack.wait_for(lambda: states_of(stack, page_id).get("stored") == count, seconds):
+        return False
+    return len(stack.rows(leads_of(stack, page_id))) == count
 
 
 def states_of(stack: Whole, page_id: str) -> dict[str, int]:
-    shown = [stack.ask_store(lambda store, i=i: store.show(i)) for i in leads_of(stack, page_id)]  # type: ignore[misc]
-    found: dict[str, int] = {}
-    for row in shown:
-        key = " ".join(filter(None, (row["state"], row["reason"]))) if row else "unknown"
-        found[key] = found.get(key, 0) + 1
-    return found
+    """Rows of a Page by state and reason."""
+    query = "select concat_ws(' ', state, reason), count(*) from leadgen where page_id = %s group by 1"
+    with psycopg.connect(stack.settings.database_url) as connection:
+        return dict(connection.execute(query, (page_id,)).fetchall())
 
 
 def test_every_announced_lead_is_one_row_equal_to_graphs_answer(stack: Whole, page: str) -> None:

@@ -46,7 +46,7 @@ def send(stack: Whole) -> Callable[[int], None]:
 
 
 def all_there(stack: Whole, seconds: float = 60) -> bool:
-    return stack.wait_for(lambda: stack.all_stored(len(stack.truth())), seconds)
+    return stack.wait_for(lambda: stack.all_stored(stack.get("send")["created"]), seconds)
 
 
 def counted_attempts(stack: Whole) -> int:

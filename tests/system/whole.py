@@ -17,7 +17,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from click.testing import CliRunner, Result
+
 from tests.servers import short_folder
+from worker.cli import main
 from worker.demo import differences, get_json, get_lines, post_json
 from worker.runtime import open_store, open_stream
 from worker.settings import Settings, environment, read_settings
@@ -64,6 +67,20 @@ class Whole:
     def get(self, path: str) -> Any:
         """Ask a control route of the sandbox."""
         return get_json(f"{self.sandbox_url}/sandbox/{path}")
+
+    def leadsync(self, *words: str) -> Result:
+        """A command as an operator types it, in this process: to start one takes a second of a processor."""
+        env = {
+            **self.env,
+            "COLUMNS": "200",
+            "DATABASE_URL": self.settings.database_url,
+            "REDIS_URL": self.settings.redis_url,
+            "META_APP_SECRET": APP_SECRET,
+            "META_VERIFY_TOKEN": VERIFY_TOKEN,
+            "GRAPH_URL": self.sandbox_url,
+            "PAGE_TOKENS_FILE": str(self.folder / "page_tokens.json"),
+        }
+        return CliRunner().invoke(main, words, env=env, catch_exceptions=False)
 
     def truth(self) -> dict[str, Any]:
         """Every lead as Graph holds it, by id."""

@@ -51,6 +51,7 @@ LAYERS: dict[str, set[str]] = {
     "worker.errors": set(),
     "worker.inbox": set(),
     "worker.logs": set(),
+    "worker.json_text": set(),
     "worker.sealing": {"worker.errors"},
     "worker.tokens": {"worker.errors", "worker.sealing"},
     "worker.settings": {"worker.errors", "worker.sealing"},
@@ -58,7 +59,7 @@ LAYERS: dict[str, set[str]] = {
     "worker.batches": PURE,
     "worker.outcomes": PURE,
     "worker.graph.usage": PURE | {"worker.graph"},
-    "worker.graph.wire": PURE | {"worker.graph"},
+    "worker.graph.wire": PURE | {"worker.graph", "worker.json_text"},
     "worker.graph.faults": PURE | {"worker.graph"},
     "worker.asks": PURE | {"worker.graph.wire"},
     "worker.budget.policy": PURE | {"worker.budget", "worker.graph.usage"},
@@ -99,7 +100,7 @@ LAYERS: dict[str, set[str]] = {
     "worker.budget": PURE | {"worker.budget", "worker.graph.usage"},
     "worker.store": PURE
     | {"worker.store", "worker.budget.policy", "worker.plans", "worker.form", "worker.questions"}
-    | {"worker.sealing", "worker.tokens", "worker.connecting", "worker.disconnecting"},
+    | {"worker.json_text", "worker.sealing", "worker.tokens", "worker.connecting", "worker.disconnecting"},
     "worker.stream": {"worker.batches", "worker.errors", "worker.inbox"},
     # These run servers and processes, and know nothing of leads.
     "worker.embedded": {"worker.embedded", "worker.errors"},
@@ -132,6 +133,7 @@ DOORS: dict[str, set[str]] = {
     "alembic": {"worker.store"},
     "sqlalchemy": {"worker.store"},
     "cryptography": {"worker.sealing"},
+    "orjson": {"worker.json_text"},
     "environs": {"worker.settings", "receiver.settings", "sandbox.settings"},
     "click": {"worker.cli"},
     "rich": {"worker.cli", "worker.demo", "worker.status", "worker.budget_report"},

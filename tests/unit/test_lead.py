@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.fakes.leads import graph_lead
 from worker.errors import LeadMalformed
-from worker.lead import TEXT_FIELDS, Answer, Lead, answers, may_be_dirty
+from worker.lead import TEXT_FIELDS, Answer, Lead, answers
 
 ID = "900000000000001"
 SCALARS = st.one_of(
@@ -329,34 +329,3 @@ def test_nothing_that_was_said_is_dropped(raw: Any) -> None:
         if value not in (None, ""):
             clean = name.replace("\x00", "\ufffd")
             assert getattr(found, name, None) is not None or clean in found.extra, name
-
-
-TEXTS = st.text(
-    st.one_of(
-        st.characters(), st.characters(categories=["Cs"]), st.sampled_from("\x00\\u0dDe8E9NaIf\U0001f600")
-    ),
-    max_size=8,
-)
-VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXTS,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
-    max_leaves=8,
-)
-
-
-@settings(max_examples=600)
-@given(VALUES, st.booleans())
-def test_nothing_that_postgres_refuses_passes_for_clean(value: object, ascii_only: bool) -> None:
-    """What the look at the bytes takes for clean, the look at each value does too, however it was written."""
-    raw = {"id": "1", "extra": value}
-    body = json.dumps(raw, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")
-    told = json.loads(body)
-    careful = Lead.from_graph(told, leadgen_id="1", in_part=False)
-    if not may_be_dirty(body):
-        assert not careful.cleaned
-        assert Lead.from_graph(told, leadgen_id="1", in_part=False, is_clean=True) == careful
-
-
-def test_what_meta_usually_sends_is_clean() -> None:
-    """Escaped letters and whole pairs of surrogates are no reason for a second look."""
-    assert not may_be_dirty(b'{"id":"1","name":"J\\u00fcrgen \\ud83d\\ude00","n":12.5}')

@@ -9,7 +9,6 @@ https://developers.facebook.com/docs/graph-api/guides/secure-requests
 import hashlib
 import hmac
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -18,7 +17,7 @@ from typing import Any, Final
 from worker.errors import GraphUnavailable, ItemUnanswered, LeadSyncError
 from worker.graph.faults import fault_of, read_error
 from worker.graph.usage import USAGE_HEADERS, Usage, read_usage
-from worker.lead import may_be_dirty
+from worker.json_text import read_json
 
 # https://developers.facebook.com/docs/marketing-api/reference/user-lead-gen-info
 REDUCED_FIELDS: Final = (
@@ -48,8 +47,6 @@ FULL_FIELDS: Final = (
 )
 BATCH_LIMIT: Final = 50
 """Items that Graph takes in one batch request."""
-
-_MAX_INT_DIGITS: Final = 4_000  # Python refuses to convert longer ones.
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +135,7 @@ def read_answer(answer: GraphAnswer, leadgen_ids: Sequence[str], now: datetime) 
     item's entry.
     """
     usages = read_usage(answer.headers)
-    body = _decipher(answer.body, answer.status)
+    body, _ = _decipher(answer.body, answer.status)
     if len(leadgen_ids) == 1:
         _raise_error(answer.status, body, usages, now)
         return LeadsRead((_with_id(body),), usages)
@@ -224,7 +221,7 @@ def form_request(
 def read_form(answer: GraphAnswer, now: datetime) -> FormRead:
     """The form that `answer` holds. Raises an error of errors.py where the request failed."""
     usages = read_usage(answer.headers)
-    body = _decipher(answer.body, answer.status)
+    body, _ = _decipher(answer.body, answer.status)
     _raise_error(answer.status, body, usages, now)
     if not isinstance(body, dict) or "id" not in body:
         raise GraphUnavailable("Graph answered with something that is no form")
@@ -238,8 +235,7 @@ def read_result_page(answer: GraphAnswer, now: datetime) -> ResultPage:
     the token and a host, so it is never followed.
     """
     usages = read_usage(answer.headers)
-    odd_numbers: list[str] = []
-    body = _decipher(answer.body, answer.status, odd_numbers)
+    body, is_clean = _decipher(answer.body, answer.status)
     _raise_error(answer.status, body, usages, now)
     entries = body.get("data") if isinstance(body, dict) else None
     if not isinstance(body, dict) or not isinstance(entries, list):
@@ -248,7 +244,6 @@ def read_result_page(answer: GraphAnswer, now: datetime) -> ResultPage:
     paging = paging if isinstance(paging, dict) else {}
     cursors = paging.get("cursors")
     after = cursors.get("after") if isinstance(cursors, dict) else None
-    is_clean = not odd_numbers and not may_be_dirty(answer.body)
     if not paging.get("next"):
         return ResultPage(tuple(entries), None, usages, is_clean)
     if not isinstance(after, str) or not after:
@@ -258,7 +253,7 @@ def read_result_page(answer: GraphAnswer, now: datetime) -> ResultPage:
 
 def read_object(answer: GraphAnswer, now: datetime) -> dict[str, Any]:
     """The object that `answer` holds. Raises an error of errors.py where the request failed."""
-    body = _decipher(answer.body, answer.status)
+    body, _ = _decipher(answer.body, answer.status)
     _raise_error(answer.status, body, read_usage(answer.headers), now)
     if not isinstance(body, dict):
         raise GraphUnavailable("Graph answered with something that is no object")
@@ -267,7 +262,7 @@ def read_object(answer: GraphAnswer, now: datetime) -> dict[str, Any]:
 
 def read_items(answer: GraphAnswer, items: int, now: datetime) -> "tuple[object | LeadSyncError, ...]":
     """What Graph answered to each of the `items` of a batch: its JSON value, or the error that it met."""
-    body = _decipher(answer.body, answer.status)
+    body, _ = _decipher(answer.body, answer.status)
     usages = read_usage(answer.headers)
     if not isinstance(body, list):
         _raise_error(answer.status, body, usages, now)
@@ -287,7 +282,7 @@ def _read_item(
     if not isinstance(status, int) or not isinstance(text, str):
         return GraphUnavailable("Graph answered an item of the batch without code or body")
     try:
-        body = _decipher(text, status)
+        body, _ = _decipher(text, status)
         _raise_error(status, body, usages, now)
         return _with_id(body) if with_id else body
     except LeadSyncError as error:
@@ -312,24 +307,12 @@ def _item_headers(item: object) -> dict[str, str]:
     return found
 
 
-def _decipher(body: bytes | str, status: int, odd_numbers: list[str] | None = None) -> object:
-    """The JSON value. Numbers that are none in Postgres, such as NaN and 1e400, are told in `odd_numbers`."""
-    odd = odd_numbers if odd_numbers is not None else []
-
-    def parse_float(text: str) -> float:
-        number = float(text)
-        if not math.isfinite(number):
-            odd.append(text)
-        return number
-
+def _decipher(body: bytes | str, status: int) -> tuple[object, bool]:
+    """The JSON value, and whether it is known that Postgres can hold all of it."""
     try:
-        return json.loads(body, parse_int=_parse_int, parse_float=parse_float, parse_constant=parse_float)
+        return read_json(body)
     except (ValueError, RecursionError):
         raise GraphUnavailable(f"Graph answered HTTP {status} with a body that is no JSON") from None
-
-
-def _parse_int(digits: str) -> int | str:
-    return int(digits) if len(digits) <= _MAX_INT_DIGITS else digits
 
 
 def _raise_error(status: int, body: object, usages: tuple[Usage, ...], now: datetime) -> None:

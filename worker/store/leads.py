@@ -15,6 +15,7 @@ from psycopg_pool import AsyncConnectionPool
 
 from worker.batches import InFlight
 from worker.errors import StoreUnavailable
+from worker.json_text import write_json
 from worker.lead import Lead
 from worker.outcomes import DeadLetter, Outcome, Park, Retry, Snooze, Stored, full_reading
 from worker.store import sql
@@ -228,7 +229,7 @@ def json_of(rows: Sequence[Row]) -> str:
     try:
         # A key that is not there reads as null, and most columns of most leads are.
         full = [{name: value for name, value in row.items() if value is not None} for row in rows]
-        return json.dumps(full, ensure_ascii=False, check_circular=False, separators=(",", ":"))
+        return write_json(full)
     except RecursionError:
         # statement_too_complex: what Postgres itself says of a value nested too deeply.
         raise RowsRefused("54001") from None
