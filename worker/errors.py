@@ -14,6 +14,7 @@
         TokenRefused  PermissionRefused  ProofRefused
       Unreadable                asking again cannot help         -> DeadLetter
         LeadMalformed  RequestRefused
+          CallbackRefused         a webhook's handshake failed   -> told to whoever set the webhook
     ConfigurationError          refuse to start; list every problem at once
 
 Nothing is decided here: graph/faults.py maps Meta's answers to these, outcomes.py says what each means for a
@@ -130,6 +131,12 @@ class RequestRefused(Unreadable):
     """Graph refuses the request itself (code 100 and its kin), and will refuse it again."""
 
     reason = "request_refused"
+
+
+class CallbackRefused(RequestRefused):
+    """Code 2200: Meta asked a webhook's callback and did not get its challenge back."""
+
+    reason = "callback_refused"
 
 
 class ConfigurationError(LeadSyncError):

@@ -25,12 +25,18 @@ import redis.asyncio as aioredis
 import structlog
 from psycopg_pool import AsyncConnectionPool
 
+from worker.account_pages import AccountPages
+from worker.account_token import AccountTokens
 from worker.backfill import BackfillRun, WalkLimits
 from worker.budget.granting import Granter, LimitSettings
 from worker.budget.ledger import Ledger
 from worker.budget.policy import Lane, Shares, Window
+from worker.calls import Calls
+from worker.connecting import Connector
+from worker.disconnecting import Disconnector
 from worker.errors import LeadSyncError
 from worker.forms import FormAges, FormFinder
+from worker.graph.account import Caller
 from worker.graph.client import GraphClient, GraphSettings
 from worker.inbox import BACKFILL_QUEUE, LIVE_QUEUE, UPKEEP_QUEUE
 from worker.limits import LimitKeeper
@@ -43,10 +49,12 @@ from worker.sources import DueSource, StreamSource
 from worker.steady import machine, steady
 from worker.store.backfills import BackfillStore, LeasedSlice
 from worker.store.budget import BudgetStore
+from worker.store.connections import ConnectionStore
 from worker.store.forms import FormStore
 from worker.store.leads import LeadStore, StoreSettings
 from worker.store.tokens import TokenStore
 from worker.stream import LeadStream, consumer_name
+from worker.subscribing import Subscriber
 from worker.sync import Limits, Run
 from worker.tokens import GivenTokens, StoredTokens
 from worker.walking import SliceWalker
@@ -213,17 +221,69 @@ async def open_desk(settings: Settings) -> AsyncIterator[Desk]:
         aioredis.Redis.from_url(settings.redis_url, protocol=2, socket_timeout=5) as client,
         GraphClient(graph_settings(settings), steady) as graph,
     ):
-        tokens = create_tokens(pool, settings)
-        ledger, rows, form_rows = create_ledger(client, settings), BudgetStore(pool), FormStore(pool)
-        budget = create_granter(ledger, rows, settings)
-        yield Desk(
-            create_backfill_store(pool, LeadStore(pool, store_settings(settings)), settings),
-            form_rows,
-            create_form_finder(graph, budget, form_rows, tokens, settings),
-            ledger,
-            budget,
-            tokens,
+        yield _create_desk(pool, client, graph, settings)
+
+
+def _create_desk(
+    pool: AsyncConnectionPool, client: "aioredis.Redis", graph: GraphClient, settings: Settings
+) -> Desk:
+    tokens = create_tokens(pool, settings)
+    ledger, rows, form_rows = create_ledger(client, settings), BudgetStore(pool), FormStore(pool)
+    budget = create_granter(ledger, rows, settings)
+    return Desk(
+        create_backfill_store(pool, LeadStore(pool, store_settings(settings)), settings),
+        form_rows,
+        create_form_finder(graph, budget, form_rows, tokens, settings),
+        ledger,
+        budget,
+        tokens,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectingDesk:
+    """What a command needs that connects Pages, or disconnects them."""
+
+    desk: Desk
+    connector: Connector
+    disconnector: Disconnector
+
+
+@asynccontextmanager
+async def open_connecting(settings: Settings) -> AsyncIterator[ConnectingDesk]:
+    """Rows, ledger, keys and Graph, for a command that connects Pages and ends."""
+    async with (
+        create_pool(settings, 1) as pool,
+        aioredis.Redis.from_url(settings.redis_url, protocol=2, socket_timeout=5) as client,
+        GraphClient(graph_settings(settings), steady) as graph,
+    ):
+        desk = _create_desk(pool, client, graph, settings)
+        caller = Caller(settings.app_id, settings.graph_version, settings.app_secrets[0])
+        calls, keys, token_rows = Calls(graph, desk.budget, now), create_keys(settings), TokenStore(pool)
+        subscriber, page_rows = Subscriber(calls, caller), ConnectionStore(pool)
+        parking = LeadStore(pool, store_settings(settings))
+        connector = Connector(
+            account_tokens=AccountTokens(calls=calls, caller=caller, rows=token_rows, keys=keys, clock=now),
+            account_pages=AccountPages(calls, caller),
+            subscriber=subscriber,
+            tokens=desk.tokens,
+            token_rows=token_rows,
+            page_rows=page_rows,
+            parking=parking,
+            forms=desk.forms,
+            form_rows=desk.form_rows,
+            keys=keys,
+            clock=now,
         )
+        disconnector = Disconnector(
+            subscriber=subscriber,
+            tokens=desk.tokens,
+            token_rows=token_rows,
+            page_rows=page_rows,
+            parking=parking,
+            clock=now,
+        )
+        yield ConnectingDesk(desk, connector, disconnector)
 
 
 @asynccontextmanager

@@ -132,6 +132,14 @@ class Keys:
                 ) from None
 
 
+def opened_or_none(ring: KeyRing, sealed: Sealed, whose: str) -> str | None:
+    """The token that was sealed for `whose`, or None where these keys do not open it."""
+    try:
+        return ring.open(sealed, whose)
+    except TokenLocked:
+        return None
+
+
 def of_page(page_id: str) -> str:
     """What a Page's token is bound to."""
     return f"Page {page_id}"

@@ -30,6 +30,8 @@ class Settings:
     app_id: str
     app_secrets: tuple[str, ...] = field(repr=False)
     verify_token: str = field(repr=False)
+    webhook_url: str
+    user_token: str = field(repr=False)
     graph_url: str
     graph_version: str
     graph_timeout: float
@@ -110,6 +112,8 @@ def _read(env: Env) -> Settings:
         app_id=text("META_APP_ID", "", validate.Regexp(r"[0-9]{0,32}\Z", error="must be digits only")),
         app_secrets=_secrets(text("META_APP_SECRET", "", _check_secrets)),
         verify_token=text("META_VERIFY_TOKEN", ""),
+        webhook_url=text("WEBHOOK_URL", "", _url("https", "http")),
+        user_token=text("META_USER_TOKEN", "").strip(),
         graph_url=text("GRAPH_URL", "https://graph.facebook.com", _url("https", "http")).rstrip("/"),
         graph_version=text(
             "GRAPH_VERSION", "v26.0", validate.Regexp(r"v\d{1,3}\.\d\Z", error="must look like v26.0")
@@ -234,5 +238,8 @@ def _style(text: str) -> Literal["console", "json"]:
 
 
 def environment() -> dict[str, str]:
-    """A copy of the process environment, for the child processes that `up` and `demo` start."""
-    return dict(os.environ)
+    """A copy of the process environment, for the child processes that `up` and `demo` start.
+
+    Without the token that is `connect`'s alone: what runs for months should not hold it.
+    """
+    return {name: value for name, value in os.environ.items() if name != "META_USER_TOKEN"}

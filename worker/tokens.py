@@ -9,6 +9,7 @@ token that Meta refused is handed out no more once there is another.
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -35,6 +36,19 @@ class TokenRow:
 
     sealed: Sealed
     is_refused: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A person or a system user whose token connects Pages."""
+
+    user_id: str
+    kind: str
+    sealed: Sealed
+    scopes: tuple[str, ...]
+    expires_at: datetime | None
+    data_access_expires_at: datetime | None
+    refused_at: datetime | None = None
 
 
 class TokenRows(Protocol):
@@ -131,6 +145,10 @@ class StoredTokens:
     async def page_ids(self) -> tuple[str, ...]:
         """The Pages of which there is a token now. Raises StoreUnavailable."""
         return tuple(sorted({*self._given.page_ids(), *await self._rows.pages_with_tokens()}))
+
+    def is_given(self, page_id: str) -> bool:
+        """Whether the settings hold a token of the Page."""
+        return page_id in self._given.page_ids()
 
     async def _open(self, page_id: str) -> _Opened:
         row = await self._rows.page_token(page_id)

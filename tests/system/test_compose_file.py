@@ -128,8 +128,8 @@ def test_the_sandbox_accepts_its_settings() -> None:
 @pytest.mark.parametrize("name", WORKERS)
 def test_workers_get_every_setting_that_they_read(name: str) -> None:
     """A setting in .env that worker/settings.py reads reaches the workers, and they get no other."""
-    # Not theirs: the port that `up` looks at, and what the command `export-csv` reads.
-    others = {"RECEIVER_PORT", "EXPORT_URL", "EXPORT_COOKIE", "EXPORT_TOKEN"}
+    # Not theirs: the port that `up` looks at, and what the commands `export-csv` and `connect` read.
+    others = {"RECEIVER_PORT", "EXPORT_URL", "EXPORT_COOKIE", "EXPORT_TOKEN", "META_USER_TOKEN"}
     assert set(variables(name)) == settings_of("worker") - others
 
 

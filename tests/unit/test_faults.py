@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from tests.fakes.time import NOW
 from worker.errors import (
+    CallbackRefused,
     GraphUnavailable,
     LeadSyncError,
     NotVisibleYet,
@@ -87,6 +88,7 @@ REFUSALS: list[tuple[int, int | None, type[LeadSyncError]]] = [
     (103, None, PermissionRefused),
     (3, None, PermissionRefused),
     (100, 33, NotVisibleYet),
+    (2200, None, CallbackRefused),
     (100, None, RequestRefused),
     (100, 1_487_390, RequestRefused),
     (803, None, RequestRefused),

@@ -31,6 +31,16 @@ PIPELINE = PURE | {
 }
 """What a pipeline may lean on: values and types. The neighbours themselves are handed to it."""
 
+CONNECTING = PIPELINE | {
+    "worker.calls",
+    "worker.graph.account",
+    "worker.sealing",
+    "worker.steps",
+    "worker.subscribing",
+    "worker.tokens",
+}
+"""What connects a Page and what takes it away again may lean on."""
+
 LAYERS: dict[str, set[str]] = {
     # The receiver knows the front door and the way logs are written, and nothing else of the worker.
     "receiver": {"receiver", "worker.inbox", "worker.logs"},
@@ -75,13 +85,22 @@ LAYERS: dict[str, set[str]] = {
     "worker.importing": PURE | {"worker.export_file", "worker.store.imports"},
     "worker.rejected": {"worker.destination", "worker.export_file"},
     "worker.export_download": {"worker.errors", "worker.export_file", "worker.export_text"},
+    "worker.scopes": {"worker.graph.account"},
+    "worker.steps": {"worker.errors"},
+    "worker.calls": PIPELINE,
+    "worker.subscribing": PIPELINE | {"worker.calls", "worker.graph.account"},
+    "worker.account_token": CONNECTING | {"worker.scopes"},
+    "worker.account_pages": CONNECTING | {"worker.account_token"},
+    "worker.connecting": CONNECTING
+    | {"worker.account_pages", "worker.account_token", "worker.forms", "worker.scopes"},
+    "worker.disconnecting": CONNECTING,
     # Each neighbour is known by its own folder.
     # A request is sent under a grant, and Meta's word on usage goes into the budget: each as a value.
     "worker.graph": PURE | {"worker.graph", "worker.budget.policy"},
     "worker.budget": PURE | {"worker.budget", "worker.graph.usage"},
     "worker.store": PURE
     | {"worker.store", "worker.budget.policy", "worker.plans", "worker.form", "worker.questions"}
-    | {"worker.json_text", "worker.sealing", "worker.tokens"},
+    | {"worker.json_text", "worker.sealing", "worker.tokens", "worker.connecting", "worker.disconnecting"},
     "worker.stream": {"worker.batches", "worker.errors", "worker.inbox"},
     # These run servers and processes, and know nothing of leads.
     "worker.embedded": {"worker.embedded", "worker.errors"},

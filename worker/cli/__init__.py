@@ -10,6 +10,7 @@ import click
 from worker.cli.backfill import backfill, backfills, reconcile
 from worker.cli.budget import budget
 from worker.cli.command import CommandGroup
+from worker.cli.connect import connect
 from worker.cli.dead_letters import dead_letters
 from worker.cli.export import export
 from worker.cli.files import export_csv, import_
@@ -45,5 +46,6 @@ for _command in (
     import_,
     export,
     export_csv,
+    connect,
 ):
     main.add_command(_command)

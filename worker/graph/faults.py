@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from worker.errors import (
+    CallbackRefused,
     GraphUnavailable,
     LeadSyncError,
     NotVisibleYet,
@@ -50,6 +51,8 @@ UNTOLD_REGAIN: Final = timedelta(minutes=5)
 _TOKEN_CODES: Final = frozenset({102, 104, 190})
 _PERMISSION_CODES: Final = frozenset({3, 10, 103, *range(200, 300)})
 _UNAVAILABLE_CODES: Final = frozenset({1, 2})
+_CALLBACK_CODE: Final = 2200
+"""https://developers.facebook.com/docs/graph-api/webhooks/getting-started"""
 _REDUCE_SUBCODE: Final = 99
 # Two cases have no code of their own and are told by Meta's fixed English words.
 _REDUCE_TEXT: Final = "reduce the amount of data"
@@ -109,6 +112,8 @@ def fault_of(answer: ErrorAnswer, usages: Iterable[Usage], now: datetime) -> Lea
         return ProofRefused(f"{told}: appsecret_proof is refused; META_APP_SECRET must be the token's app's")
     if code == 100 and subcode == 33:
         return NotVisibleYet(f"{told}: the object is unknown, not yet visible or not permitted")
+    if code == _CALLBACK_CODE:
+        return CallbackRefused(f"{told}: the webhook's callback did not answer with the challenge")
     if code in _UNAVAILABLE_CODES or answer.is_transient:
         return GraphUnavailable(f"{told}: temporarily unavailable")
     if code is not None:

@@ -13,6 +13,7 @@ from psycopg_pool import AsyncConnectionPool
 
 from worker.sealing import Sealed
 from worker.store.statements import Row, Statements
+from worker.tokens import Account as Account
 from worker.tokens import TokenRow
 
 SEALED_OF_PAGE: Final = """
@@ -107,19 +108,6 @@ update accounts set key_id = %(key_id)s, sealed = %(box)s where user_id = %(id)s
 returning user_id
 """
 """The same of an account's."""
-
-
-@dataclass(frozen=True, slots=True)
-class Account:
-    """A person or a system user whose token connects Pages."""
-
-    user_id: str
-    kind: str
-    sealed: Sealed
-    scopes: tuple[str, ...]
-    expires_at: datetime | None
-    data_access_expires_at: datetime | None
-    refused_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

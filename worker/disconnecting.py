@@ -1,0 +1,147 @@
+"""A Page -> its leads no longer announced to the app -> its token forgotten -> parked.
+
+    Page token -> fields without leadgen at Meta -> token dropped -> account dropped, if no Page leans on it -> parked
+
+It deletes no lead and no form: what is here stays. Invariants: other fields of the subscription stay; where Meta cannot
+be reached for the moment nothing is forgotten, since without the token it could not be done later.
+"""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Final, Protocol
+
+from worker.calls import NoCallNow
+from worker.errors import LeadSyncError, Throttled, TokenRefused, Transient
+from worker.steps import Checklist, State, Step, answered, failed
+from worker.subscribing import Subscriber
+from worker.tokens import Account, PageTokens
+
+DISCONNECTED: Final = "disconnected"
+"""Why such a Page is parked: by order, so nothing takes it up but connecting it again."""
+_LEFT: Final = (
+    "take the app off the Page by hand (the Page's settings > New Pages experience > Business integrations), or connect"
+    " the Page again and then disconnect it"
+)
+
+
+class Tokens(PageTokens, Protocol):
+    """The Pages' tokens as workers find them."""
+
+    def is_given(self, page_id: str) -> bool:
+        """Whether the settings hold a token of the Page."""
+
+
+class TokenRows(Protocol):
+    """What this file needs of the rows of tokens."""
+
+    async def account_of_page(self, page_id: str) -> Account | None: ...
+    async def drop_page_token(self, page_id: str) -> bool: ...
+    async def drop_account(self, user_id: str) -> bool: ...
+
+
+class PageRows(Protocol):
+    """What this file needs of the rows of Pages."""
+
+    async def disconnect(self, page_id: str, now: datetime) -> None: ...
+    async def parked_for(self, page_id: str) -> str | None: ...
+
+
+class Parking(Protocol):
+    """Whoever parks Pages."""
+
+    async def park(self, page_id: str, reason: str, now: datetime) -> bool: ...
+
+
+class Disconnector:
+    """Disconnects Pages. `clock` gives aware UTC."""
+
+    def __init__(
+        self,
+        *,
+        subscriber: Subscriber,
+        tokens: Tokens,
+        token_rows: TokenRows,
+        page_rows: PageRows,
+        parking: Parking,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._subscriber = subscriber
+        self._tokens = tokens
+        self._token_rows = token_rows
+        self._page_rows = page_rows
+        self._parking = parking
+        self._clock = clock
+
+    async def disconnect(
+        self, page_ids: Sequence[str], tell: Callable[[Step], None], *, anyway: bool = False
+    ) -> tuple[Step, ...]:
+        """Disconnect these Pages; `anyway`: also where Meta cannot be reached now. Raises StoreUnavailable."""
+        told = Checklist(tell)
+        for page_id in dict.fromkeys(page_ids):
+            await self._disconnect(page_id, told, anyway)
+        return tuple(told.steps)
+
+    async def _disconnect(self, page_id: str, told: Checklist, anyway: bool) -> None:
+        try:
+            token = await self._tokens.token_for(page_id)
+        except TokenRefused as error:
+            reason = await self._page_rows.parked_for(page_id)
+            if reason is None:
+                sentence, remedy = "the Page is not known here", "`leadsync pages list` shows those that are"
+                told.add(Step("page", State.FAILED, sentence, remedy, page_id))
+                return
+            if reason != DISCONNECTED:
+                told.add(_left(error, page_id))
+        else:
+            step = await self._unsubscribe(page_id, token, anyway)
+            told.add(step)
+            if not step.is_achieved:
+                return
+        told.extend(await self._forget(page_id))
+
+    async def _unsubscribe(self, page_id: str, token: str, anyway: bool) -> Step:
+        try:
+            subscribed = await self._subscriber.unsubscribe(page_id, token)
+        except (Transient, Throttled, NoCallNow) as error:
+            if not anyway:
+                remedy = (
+                    "run the same command again later, or with --anyway to leave the subscription at Meta"
+                )
+                return failed("subscription", error, remedy, page_id)
+            return _left(error, page_id)
+        except LeadSyncError as error:
+            return _left(error, page_id)
+        kept = f"; {', '.join(subscribed.fields)} stays" if subscribed.fields else ""
+        if subscribed.is_changed:
+            return Step(
+                "subscription", State.DONE, f"leadgen is taken out, and read back{kept}", page_id=page_id
+            )
+        return Step("subscription", State.ALREADY, f"leadgen was not subscribed{kept}", page_id=page_id)
+
+    async def _forget(self, page_id: str) -> list[Step]:
+        account = await self._token_rows.account_of_page(page_id)
+        is_dropped = await self._token_rows.drop_page_token(page_id)
+        sentence = "forgotten" if is_dropped else "none was kept"
+        if account is not None and await self._token_rows.drop_account(account.user_id):
+            sentence += f"; that of account {account.user_id} too, since no Page leans on it any more"
+        state = State.DONE if is_dropped else State.ALREADY
+        steps = [Step("page_token", state, sentence, page_id=page_id)]
+        if self._tokens.is_given(page_id):
+            remedy = "take it out of PAGE_TOKENS or PAGE_TOKENS_FILE"
+            steps.append(
+                Step("page_token", State.LEFT, "the settings hold a token of the Page too", remedy, page_id)
+            )
+        steps.append(await self._park(page_id))
+        return steps
+
+    async def _park(self, page_id: str) -> Step:
+        now = self._clock()
+        if await self._page_rows.parked_for(page_id) == DISCONNECTED:
+            return Step("page", State.ALREADY, "was disconnected already", page_id=page_id)
+        await self._parking.park(page_id, DISCONNECTED, now)
+        await self._page_rows.disconnect(page_id, now)
+        return Step("page", State.DONE, "disconnected; leads and forms that are here stay", page_id=page_id)
+
+
+def _left(error: LeadSyncError, page_id: str) -> Step:
+    return Step("subscription", State.LEFT, f"left as it is at Meta ({answered(error)})", _LEFT, page_id)
