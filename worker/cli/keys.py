@@ -132,8 +132,8 @@ async def _listed(settings: "Settings") -> list[dict[str, Any]]:
     listed: dict[str, dict[str, Any]] = {}
     for key, source in create_keys(settings).sources():
         if key.key_id in listed:
-            if source not in listed[key.key_id]["from"]:
-                listed[key.key_id]["from"] += f", {source}"
+            others = listed[key.key_id]["from"].split(", ")
+            listed[key.key_id]["from"] = ", ".join(dict.fromkeys([*others, source]))
             continue
         listed[key.key_id] = _row(key.key_id, source, used.get(key.key_id), seals=not listed)
     for key_id in used.keys() - listed.keys():
