@@ -57,11 +57,16 @@ class SpendthriftBudget(FakeBudget):
 class Bench:
     """A reader of listings with its neighbours; and all of a LeadReader where a test asks for it."""
 
-    def __init__(self, graph: FakeGraph | None = None, budget: FakeBudget | None = None) -> None:
+    def __init__(
+        self,
+        graph: FakeGraph | None = None,
+        budget: FakeBudget | None = None,
+        others: Iterable[str] = (),
+    ) -> None:
         self.graph = graph or FakeGraph()
         self.budget = budget or FakeBudget()
         self.clock = FrozenClock()
-        tokens = FakeTokens(frozenset({OTHER_PAGE}))
+        tokens = FakeTokens(frozenset({OTHER_PAGE}), {PAGE: list(others)})
         verdicts = Verdicts(self.budget, RetryPolicy(), self.clock, lambda: 0.5)
         self.listings = ListingReader(self.graph, self.budget, tokens, verdicts, self.clock)
         self.reader = LeadReader(
