@@ -86,8 +86,8 @@ def test_answers_may_be_with_their_leads_and_tokens_may_not(
         columns = "select column_name from information_schema.columns where table_name = 'leadgen'"
         assert ("field_data",) in connection.execute(columns).fetchall()
         connection.execute(
-            "insert into leadgen"
-            " (leadgen_id, page_id, state, source, first_seen_at, last_seen_at, updated_at, field_data) values ('1', '2', 'waiting', 'webhook', now(), now(), now(), jsonb_build_array(%s::text))",
+            "insert into leadgen (leadgen_id, page_id, state, source, first_seen_at, last_seen_at, updated_at,"
+            " field_data) values ('1', '2', 'waiting', 'x', now(), now(), now(), jsonb_build_array(%s::text))",
             (text,),
         )
     assert looked() == told
