@@ -186,6 +186,13 @@ def create_tokens(pool: AsyncConnectionPool, settings: Settings) -> StoredTokens
     return StoredTokens(TokenStore(pool), create_keys(settings), given, steady)
 
 
+@asynccontextmanager
+async def open_token_store(settings: Settings) -> AsyncIterator[TokenStore]:
+    """The sealed tokens, for a command that asks a few questions and ends."""
+    async with create_pool(settings, 1) as pool:
+        yield TokenStore(pool)
+
+
 def create_backfill_store(pool: AsyncConnectionPool, leads: LeadStore, settings: Settings) -> BackfillStore:
     """The rows of backfills."""
     return BackfillStore(

@@ -64,9 +64,10 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class KeyRing:
-    """The keys, the one that seals first; any of them opens."""
+    """The keys, the one that seals first; any of them opens. `trouble`: why the key file could not be read just now."""
 
     keys: tuple[Key, ...] = ()
+    trouble: str | None = None
 
     def __iter__(self) -> Iterator[Key]:
         return iter(self.keys)
@@ -86,8 +87,10 @@ class KeyRing:
         return Sealed(key.key_id, nonce + AESGCM(key.secret).encrypt(nonce, token.encode(), _bound_to(whose)))
 
     def open(self, sealed: Sealed, whose: str) -> str:
-        """The token that was sealed for `whose`. Raises TokenLocked."""
+        """The token that was sealed for `whose`. Raises TokenLocked; KeysUnreadable where the file may have its key."""
         key = next((key for key in self.keys if key.key_id == sealed.key_id), None)
+        if key is None and self.trouble is not None:
+            raise _unreadable(self.trouble)
         if key is None:
             raise TokenLocked(
                 f"the token of {whose} was sealed with key {sealed.key_id}, which is not among TOKEN_KEYS;"
@@ -103,33 +106,52 @@ class KeyRing:
 
 
 class Keys:
-    """Where the keys come from: those given and, before them, those of a file that is read again when it changes."""
+    """Where the keys come from: those of a file, read anew at each look, and behind them those given.
+
+    A file that changes twice within one tick of its clock looks unchanged, and a token may be sealed with a key that
+    came a moment ago. The file is small and looked at once in minutes a Page, so it is never taken as known.
+    """
 
     def __init__(self, given: tuple[Key, ...], path: Path | None) -> None:
         self._given = given
         self._path = path
-        self._read_at: tuple[int, int] | None = None
         self._from_file: tuple[Key, ...] = ()
+
+    @property
+    def path(self) -> Path | None:
+        """The key file, if there is one."""
+        return self._path
 
     def ring(self) -> KeyRing:
         """The keys now. Raises KeysUnreadable where the file cannot be read and never could."""
-        if self._path is not None:
-            self._refresh(self._path)
-        return KeyRing((*self._from_file, *self._given))
+        trouble = self._refresh(self._path) if self._path is not None else None
+        if trouble is not None and not self._from_file:
+            raise _unreadable(trouble)
+        return KeyRing((*self._from_file, *self._given), trouble)
 
-    def _refresh(self, path: Path) -> None:
+    def sources(self) -> tuple[tuple[Key, str], ...]:
+        """Each key and the setting that it comes from, in the order of `ring`. Raises KeysUnreadable."""
+        ring = self.ring()
+        from_file = len(ring.keys) - len(self._given)
+        return tuple(
+            (key, "TOKEN_KEYS_FILE" if place < from_file else "TOKEN_KEYS")
+            for place, key in enumerate(ring.keys)
+        )
+
+    def _refresh(self, path: Path) -> str | None:
+        """Read the file; why it could not be. While it is being replaced the keys that we have are the best we know."""
         try:
-            about = path.stat()
-            stamp = (about.st_mtime_ns, about.st_size)
-            if stamp != self._read_at:
-                self._from_file = parse_keys(path.read_text(encoding="ascii"))
-                self._read_at = stamp
+            found = parse_keys(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            # While the file is being replaced the keys that we have are the best we know.
-            if self._read_at is None:
-                raise KeysUnreadable(
-                    f"TOKEN_KEYS_FILE cannot be read ({type(error).__name__}); it holds one key a line"
-                ) from None
+            return type(error).__name__
+        if not found:
+            return "it holds no key"
+        self._from_file = found
+        return None
+
+
+def _unreadable(trouble: str) -> KeysUnreadable:
+    return KeysUnreadable(f"TOKEN_KEYS_FILE cannot be read ({trouble}); it holds one key a line")
 
 
 def opened_or_none(ring: KeyRing, sealed: Sealed, whose: str) -> str | None:

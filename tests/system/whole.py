@@ -21,6 +21,7 @@ from click.testing import CliRunner, Result
 
 from tests.servers import short_folder
 from worker.cli import main
+from tests.system import canaries
 from worker.demo import differences, get_json, get_lines, post_json
 from worker.runtime import open_store, open_stream
 from worker.settings import Settings, environment, read_settings
@@ -180,7 +181,10 @@ class Whole:
 def whole(
     *, sandbox: Mapping[str, object] | None = None, env: Mapping[str, str] | None = None
 ) -> Iterator[Whole]:
-    """Start it all; end it all. `sandbox` adds sandbox settings, `env` variables."""
+    """Start it all; end it all. `sandbox` adds sandbox settings, `env` variables.
+
+    A test that ended well is failed all the same where it left a token or an answer in a place that is not theirs.
+    """
     sandbox_port, receiver_port = _free_port(), _free_port()
     sandbox_url = f"http://127.0.0.1:{sandbox_port}"
     with ExitStack() as held:
@@ -224,6 +228,16 @@ def whole(
             migrate(stack.database_url)
             running = replace(settings, database_url=stack.database_url, redis_url=stack.redis_url)
             yield Whole(running, supervisor, sandbox_url, folder, stack.webhook_url, env or {})
+            found = canaries.look(
+                log=folder / "whole.log",
+                redis_url=stack.redis_url,
+                redis_folder=folder / "redis",
+                database_url=stack.database_url,
+                pids=supervisor.pids().values(),
+                secrets=(APP_SECRET, VERIFY_TOKEN),
+                given=tuple(env or ()),
+            )
+            assert not found, f"what nobody may see lies in: {'; '.join(found)}"
         finally:
             supervisor.stop()
 

@@ -27,6 +27,7 @@ from worker.errors import (
     RequestRefused,
     StoreUnavailable,
     Throttled,
+    TokenRefused,
     TooMuchAsked,
 )
 from worker.form import DEEPEST, MOST_BYTES, MOST_TEXT, Form
@@ -96,7 +97,7 @@ class FormRows:
 class Bench:
     """A finder with its neighbours."""
 
-    def __init__(self, *due: str) -> None:
+    def __init__(self, *due: str, others: Sequence[str] = ()) -> None:
         self.graph = PagesGraph()
         self.budget = PagesBudget()
         self.rows = FormRows(due)
@@ -105,7 +106,7 @@ class Bench:
             graph=self.graph,
             budget=self.budget,
             rows=self.rows,
-            tokens=FakeTokens(frozenset({TOKENLESS})),
+            tokens=FakeTokens(frozenset({TOKENLESS}), {PAGE: list(others)}),
             ages=FormAges(),
             clock=FrozenClock(),
         )
@@ -482,3 +483,20 @@ def test_no_entry_raises(entries: list[Any]) -> None:
         text = json.dumps(told, ensure_ascii=False, allow_nan=False)
         assert "\x00" not in text.encode().decode()
         assert isinstance(form.questions, list | None)
+
+
+def test_a_refused_token_with_another_in_its_place_costs_one_call() -> None:
+    """The listing goes on under the other token."""
+    bench = Bench(others=["mended"])
+    bench.graph.says[PAGE].extend([TokenRefused("told"), forms(1, 2)])
+    assert bench.discover().found == ("1", "2")
+    assert bench.graph.tokens == [f"token-of-{PAGE}", "mended"]
+
+
+def test_tokens_that_are_refused_one_after_the_other_end_the_listing() -> None:
+    """Asked again once at most, however often there is another token."""
+    bench = Bench(others=[f"token {n}" for n in range(50)])
+    bench.graph.says[PAGE].extend([TokenRefused("told")] * 50)
+    told = bench.discover()
+    assert (told.whole, told.reason) == (False, "token_refused")
+    assert len(bench.graph.tokens) == 2

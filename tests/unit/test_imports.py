@@ -55,6 +55,8 @@ LAYERS: dict[str, set[str]] = {
     "worker.sealing": {"worker.errors"},
     "worker.tokens": {"worker.errors", "worker.sealing"},
     "worker.settings": {"worker.errors", "worker.sealing"},
+    "worker.key_file": {"worker.errors", "worker.sealing"},
+    "worker.rotation": {"worker.errors", "worker.key_file", "worker.sealing", "worker.store.tokens"},
     "worker.lead": {"worker.errors", "worker.inbox"},
     "worker.batches": PURE,
     "worker.outcomes": PURE,

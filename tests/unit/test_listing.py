@@ -57,11 +57,16 @@ class SpendthriftBudget(FakeBudget):
 class Bench:
     """A reader of listings with its neighbours; and all of a LeadReader where a test asks for it."""
 
-    def __init__(self, graph: FakeGraph | None = None, budget: FakeBudget | None = None) -> None:
+    def __init__(
+        self,
+        graph: FakeGraph | None = None,
+        budget: FakeBudget | None = None,
+        others: Iterable[str] = (),
+    ) -> None:
         self.graph = graph or FakeGraph()
         self.budget = budget or FakeBudget()
         self.clock = FrozenClock()
-        tokens = FakeTokens(frozenset({OTHER_PAGE}))
+        tokens = FakeTokens(frozenset({OTHER_PAGE}), {PAGE: list(others)})
         verdicts = Verdicts(self.budget, RetryPolicy(), self.clock, lambda: 0.5)
         self.listings = ListingReader(self.graph, self.budget, tokens, verdicts, self.clock)
         self.reader = LeadReader(
@@ -483,3 +488,19 @@ def test_what_is_planned_as_a_listing_is_found_by_it(count: int, per_page: int, 
     assert len(stored(settled)) + len(left) >= count
     if bench.calls < count // CALLS_OF_IDS:
         assert left == ()
+
+
+def test_a_refused_token_with_another_in_its_place_costs_one_call() -> None:
+    """The result page is asked for again under the other token, and nothing is parked."""
+    bench = Bench(others=["mended"]).told(TokenRefused("told"), page(range(1, 13)))
+    settled, left = bench.by_listing(an_ask(12))
+    assert (sorted(stored(settled)), left) == (list(range(1, 13)), ())
+    assert len(bench.graph.listed) == len(bench.budget.asked) == 2
+
+
+def test_tokens_that_are_refused_one_after_the_other_come_to_an_end() -> None:
+    """However often there is another token, the calls of a listing are bounded and nobody is lost."""
+    bench = Bench(others=[f"token {n}" for n in range(50)]).told(*[TokenRefused("told")] * 50)
+    settled, left = bench.by_listing(an_ask(12))
+    assert (settled, len(left)) == ([], 12)
+    assert len(bench.graph.listed) == 12 // CALLS_OF_IDS

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter, deque
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -42,14 +43,14 @@ AD_FIELDS = PermissionRefused("told")
 class Bench:
     """A reader with its neighbours."""
 
-    def __init__(self, **graph: Any) -> None:
+    def __init__(self, *, others: Sequence[str] = (), **graph: Any) -> None:
         self.graph = FakeGraph(**graph)
         self.budget = FakeBudget()
         self.clock = FrozenClock()
         self.reader = LeadReader(
             graph=self.graph,
             budget=self.budget,
-            tokens=FakeTokens(frozenset({OTHER_PAGE})),
+            tokens=FakeTokens(frozenset({OTHER_PAGE}), {PAGE: list(others)}),
             policy=RetryPolicy(),
             clock=self.clock,
             dice=lambda: 0.5,
@@ -456,3 +457,29 @@ def test_every_reference_comes_out_once_whatever_happens(
     assert sum(len(asked) for asked, _ in bench.graph.asked) <= sum(
         min(calls, grants) for _, calls, _ in bench.budget.asked
     )
+
+
+REFUSED = TokenRefused("told")
+
+
+def test_a_refused_token_with_another_in_its_place_costs_one_call() -> None:
+    """The same batch is read again under the other token, and nothing is parked."""
+    bench = Bench(says=deque([REFUSED]), others=["mended"])
+    assert bench.kinds(*some(3)) == [Stored] * 3
+    assert bench.graph.asked == [(ids(1, 2, 3), FULL)] * 2
+    assert bench.graph.tokens == [f"token-of-{PAGE}", "mended"]
+    assert [calls for _, calls, _ in bench.budget.asked] == [3, 3]
+
+
+def test_a_refused_token_with_none_in_its_place_parks() -> None:
+    """After the one call that was refused."""
+    bench = Bench(says=deque([REFUSED] * 9))
+    assert bench.kinds(*some(2)) == [Park, Park]
+    assert len(bench.graph.asked) == 1
+
+
+def test_tokens_that_are_refused_one_after_the_other_come_to_an_end() -> None:
+    """However often there is another token, the batch is asked again twice at most, and then parks."""
+    bench = Bench(says=deque([REFUSED] * 50), others=[f"token {n}" for n in range(50)])
+    assert bench.kinds(*some(2)) == [Park, Park]
+    assert len(bench.graph.asked) == 1 + UNANSWERED_AGAIN

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -34,7 +34,7 @@ from worker.errors import (
 from worker.graph.usage import Usage
 from worker.outcomes import DeadLetter, RetryPolicy, Stored
 from worker.slices import Slice
-from worker.walking import LAPSES, LEDGER_AGAIN, REDUCED_FOR, RESTARTS, SliceWalker
+from worker.walking import LAPSES, LEDGER_AGAIN, REDUCED_FOR, RENEWALS, RESTARTS, SliceWalker
 
 HOUR = Slice(SECOND - 3_600, SECOND)
 WORDS = {"done", "divided", "failed", "put_off", "parked", "refused", "given_back", "taken_away"}
@@ -43,7 +43,9 @@ WORDS = {"done", "divided", "failed", "put_off", "parked", "refused", "given_bac
 class Bench:
     """A walker with its neighbours."""
 
-    def __init__(self, leads: dict[str, int] | None = None, **told: Any) -> None:
+    def __init__(
+        self, leads: dict[str, int] | None = None, *, others: Sequence[str] = (), **told: Any
+    ) -> None:
         self.clock = FrozenClock()
         self.graph = SpanGraph(leads if leads is not None else {}, **told)
         self.budget = FakeBudget()
@@ -53,7 +55,7 @@ class Bench:
             graph=self.graph,
             budget=self.budget,
             store=self.rows,
-            tokens=FakeTokens(frozenset({OTHER_PAGE})),
+            tokens=FakeTokens(frozenset({OTHER_PAGE}), {PAGE: list(others)}),
             policy=RetryPolicy(),
             clock=self.clock,
             dice=lambda: 0.5,
@@ -559,3 +561,26 @@ def test_walks_side_by_side_disturb_each_other_nowhere(walks: int, count: int, s
     assert bench.stored == {
         i for i, at in some(count).items() if any(s.since <= at < s.until for s in covered)
     }
+
+
+def test_a_refused_token_with_another_in_its_place_costs_one_call() -> None:
+    """The walk goes on under the other token, and nothing is parked."""
+    bench = Bench({"1": SECOND - 5}, others=["mended"]).faults(TokenRefused("told"))
+    assert bench.walk() == "done"
+    assert (len(bench.graph.asked), bench.stored) == (2, {"1"})
+
+
+def test_a_refused_token_with_none_in_its_place_parks_after_one_call() -> None:
+    """The slice waits for its Page."""
+    bench = Bench({"1": SECOND - 5}).faults(*[TokenRefused("told")] * 9)
+    assert bench.walk() == "parked"
+    assert len(bench.graph.asked) == 1
+
+
+def test_tokens_that_are_refused_one_after_the_other_come_to_an_end() -> None:
+    """However often there is another token, a walk goes on twice at most."""
+    bench = Bench({"1": SECOND - 5}, others=[f"token {n}" for n in range(50)]).faults(
+        *[TokenRefused("told")] * 50
+    )
+    assert bench.walk() == "parked"
+    assert len(bench.graph.asked) == 1 + RENEWALS

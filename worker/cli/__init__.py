@@ -2,7 +2,7 @@
 
 Invariant: results go to stdout, everything else to stderr; an error is one line that says what to do, and exit
 status 1, or 2 where the settings or arguments are wrong. No command but `demo` and `export` prints an answer of a
-person, and none a token.
+person, and none a token; `keys` prints a key that it has just made.
 """
 
 import click
@@ -14,6 +14,7 @@ from worker.cli.connect import connect
 from worker.cli.dead_letters import dead_letters
 from worker.cli.export import export
 from worker.cli.files import export_csv, import_
+from worker.cli.keys import keys
 from worker.cli.pages import pages
 from worker.cli.running import demo, health, migrate, sandbox, schedule, status, up, worker
 
@@ -47,5 +48,6 @@ for _command in (
     export,
     export_csv,
     connect,
+    keys,
 ):
     main.add_command(_command)

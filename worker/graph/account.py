@@ -223,13 +223,16 @@ def read_subscriptions(answer: GraphAnswer, now: datetime) -> tuple[AppSubscript
             str(entry.get("object")),
             str(entry.get("callback_url")),
             entry.get("active") is True,
-            tuple(
-                str(each.get("name") if isinstance(each, dict) else each)
-                for each in entry.get("fields") or ()
-            ),
+            _field_names(entry.get("fields")),
         )
         for entry in _data(answer, now)
     )
+
+
+def _field_names(fields: object) -> tuple[str, ...]:
+    """Each is an object with name and version, or a name."""
+    listed = fields if isinstance(fields, list) else []
+    return tuple(str(each.get("name") if isinstance(each, dict) else each) for each in listed)
 
 
 def test_leads_request(caller: Caller, form_id: str, token: str) -> GraphRequest:

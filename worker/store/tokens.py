@@ -90,12 +90,13 @@ group by key_id order by key_id
 """How many tokens each key seals."""
 
 SEALED_OTHERWISE: Final = """
-select true as is_page, page_id as id, key_id, sealed from page_tokens where key_id <> %(key_id)s
-union all
-select false, user_id, key_id, sealed from accounts where key_id <> %(key_id)s
-order by 1, 2 limit %(most)s
+select is_page, id, key_id, sealed
+from (select true as is_page, page_id as id, key_id, sealed from page_tokens
+      union all select false, user_id, key_id, sealed from accounts) as sealed
+where key_id <> %(key_id)s and (is_page, id) > (%(is_page)s, %(id)s)
+order by is_page, id limit %(most)s
 """
-"""Tokens that another key than this seals."""
+"""Tokens that another key than this seals, those behind a given one: accounts first, each by its id."""
 
 RESEAL_PAGE: Final = """
 update page_tokens set key_id = %(key_id)s, sealed = %(box)s where page_id = %(id)s and sealed = %(was)s
@@ -194,9 +195,13 @@ class TokenStore:
         """`key_id`, `pages`, `accounts`: how many tokens each key seals."""
         return await self._rows(KEYS_USED, {})
 
-    async def sealed_otherwise(self, key_id: str, most: int) -> Sequence[SealedRow]:
-        """At most `most` tokens that another key than this seals."""
-        rows = await self._rows(SEALED_OTHERWISE, {"key_id": key_id, "most": most})
+    async def sealed_otherwise(
+        self, key_id: str, most: int, after: SealedRow | None = None
+    ) -> Sequence[SealedRow]:
+        """At most `most` tokens that another key than this seals, those behind `after`."""
+        begin = (after.is_page, after.owner_id) if after else (False, "")
+        asked = {"key_id": key_id, "most": most, "is_page": begin[0], "id": begin[1]}
+        rows = await self._rows(SEALED_OTHERWISE, asked)
         return [SealedRow(row["is_page"], row["id"], _sealed(row)) for row in rows]
 
     async def reseal(self, row: SealedRow, sealed: Sealed) -> bool:
