@@ -29,7 +29,9 @@ from worker.backfill import BackfillRun, WalkLimits
 from worker.budget.granting import Granter, LimitSettings
 from worker.budget.ledger import Ledger
 from worker.budget.policy import Lane, Shares, Window
+from worker.erased import ErasedList
 from worker.errors import LeadSyncError
+from worker.forgetting import Forgetter
 from worker.forms import FormAges, FormFinder
 from worker.graph.client import GraphClient, GraphSettings
 from worker.inbox import BACKFILL_QUEUE, LIVE_QUEUE, UPKEEP_QUEUE
@@ -43,6 +45,7 @@ from worker.sources import DueSource, StreamSource
 from worker.steady import machine, steady
 from worker.store.backfills import BackfillStore, LeasedSlice
 from worker.store.budget import BudgetStore
+from worker.store.erasures import ErasureStore
 from worker.store.forms import FormStore
 from worker.store.leads import LeadStore, StoreSettings
 from worker.store.tokens import TokenStore
@@ -233,6 +236,26 @@ async def open_backfills(settings: Settings) -> AsyncIterator[BackfillStore]:
         yield create_backfill_store(pool, LeadStore(pool, store_settings(settings)), settings)
 
 
+@dataclass(frozen=True, slots=True)
+class Oblivion:
+    """What a command needs that forgets people."""
+
+    rows: ErasureStore
+    listed: ErasedList
+    forgetter: Forgetter
+
+
+@asynccontextmanager
+async def open_oblivion(settings: Settings) -> AsyncIterator[Oblivion]:
+    """Erased rows and the list in Redis, for a command that carries out an order and ends."""
+    async with (
+        create_pool(settings, 1) as pool,
+        aioredis.Redis.from_url(settings.redis_url, protocol=2, socket_timeout=5) as client,
+    ):
+        rows, listed = ErasureStore(pool), ErasedList(client)
+        yield Oblivion(rows, listed, Forgetter(rows, listed, now))
+
+
 def graph_settings(settings: Settings) -> GraphSettings:
     """The Graph client's part of the settings."""
     return GraphSettings(
@@ -325,6 +348,7 @@ class Runtime:
             claim_after=settings.claim_after,
             on_progress=self._family.note_progress,
         )
+        self._forgetter = Forgetter(ErasureStore(pool), ErasedList(client), now)
         self._reader = LeadReader(
             graph=graph,
             budget=budget,
@@ -400,6 +424,10 @@ class Runtime:
     def refresh_limits(self) -> None:
         """Work out the limits that are due, beside whatever else this process does."""
         self._beside("limits", self._limits.run)
+
+    def forget(self) -> None:
+        """Keep erased what is, and erase what was kept long enough, beside whatever else this process does."""
+        self._beside("erasures", self._forgetter.run)
 
     def discover_forms(self) -> None:
         """List the forms of Pages that are due, beside whatever else this process does: it may wait for slow Pages."""

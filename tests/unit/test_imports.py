@@ -74,6 +74,16 @@ LAYERS: dict[str, set[str]] = {
     "worker.export_file": PURE | {"worker.export_text", "worker.when"},
     "worker.importing": PURE | {"worker.export_file", "worker.store.imports"},
     "worker.rejected": {"worker.destination", "worker.export_file"},
+    "worker.conditions": PURE,
+    "worker.forgetting": PURE | {"worker.conditions", "worker.store.erasures"},
+    "worker.leftovers": {
+        "worker.conditions",
+        "worker.destination",
+        "worker.errors",
+        "worker.export_file",
+        "worker.rejected",
+    },
+    "worker.erased": {"worker.errors", "worker.inbox"},
     "worker.export_download": {"worker.errors", "worker.export_file", "worker.export_text"},
     # Each neighbour is known by its own folder.
     # A request is sent under a grant, and Meta's word on usage goes into the budget: each as a value.
@@ -81,7 +91,7 @@ LAYERS: dict[str, set[str]] = {
     "worker.budget": PURE | {"worker.budget", "worker.graph.usage"},
     "worker.store": PURE
     | {"worker.store", "worker.budget.policy", "worker.plans", "worker.form", "worker.questions"}
-    | {"worker.json_text", "worker.sealing", "worker.tokens"},
+    | {"worker.json_text", "worker.sealing", "worker.tokens", "worker.conditions"},
     "worker.stream": {"worker.batches", "worker.errors", "worker.inbox"},
     # These run servers and processes, and know nothing of leads.
     "worker.embedded": {"worker.embedded", "worker.errors"},
@@ -104,6 +114,7 @@ DOORS: dict[str, set[str]] = {
         "worker.budget.ledger",
         "worker.doorbell",
         "worker.watchdog",
+        "worker.erased",
         "worker.runtime",  # makes the process' one client
         # Each asks Redis one small thing of its own, outside the loop, and tells its absence from a mistake of ours.
         "worker.schedule",
