@@ -34,17 +34,18 @@ class ErasedList:
 
     async def add(self, pages: Mapping[str, str]) -> None:
         """Keep these ids with their Pages."""
-        if pages:
+        told: dict[Any, Any] = dict(pages)
+        if told:
             async with self._redis():
-                await self._client.hset(ERASED, mapping=dict(pages))
+                await self._client.hset(ERASED, mapping=told)
 
     async def batches(self, size: int) -> AsyncIterator[dict[str, str]]:
         """All of them, about `size` at a time: the Page by id."""
         cursor = 0
         while True:
             async with self._redis():
-                cursor, pages = await self._client.hscan(ERASED, cursor, count=size)
-            found: dict[Any, Any] = pages
+                answer: Any = await self._client.hscan(ERASED, cursor, count=size)
+            cursor, found = answer
             if found:
                 yield {leadgen_id.decode(): page_id.decode() for leadgen_id, page_id in found.items()}
             if cursor == 0:

@@ -13,7 +13,9 @@ from worker.cli.command import CommandGroup
 from worker.cli.dead_letters import dead_letters
 from worker.cli.export import export
 from worker.cli.files import export_csv, import_
+from worker.cli.forget import forget
 from worker.cli.pages import pages
+from worker.cli.retention import retention
 from worker.cli.running import demo, health, migrate, sandbox, schedule, status, up, worker
 
 
@@ -45,5 +47,7 @@ for _command in (
     import_,
     export,
     export_csv,
+    forget,
+    retention,
 ):
     main.add_command(_command)
