@@ -279,7 +279,8 @@ def test_reconciling_counts_an_erased_lead_as_ours(on_both: Any) -> None:
             await world.sql("delete from reconciliations")
             await world.backfills.open(a_plan(purpose), LATER)
             (leased,) = await world.backfills.lease(1, 1, LATER, walked={})
-            leads = [stored(i, SECOND - 60) for i in (1, 2, 3, 9)]
+            unread = in_flight(9, created_time=NOW - timedelta(minutes=1)), DeadLetter("lead_malformed")
+            leads = [*(stored(i, SECOND - 60) for i in (1, 2, 3)), unread]
             await world.backfills.write_leads(leased, leads, calls=1, now=LATER)
             await world.backfills.finish(leased, LATER)
             await world.backfills.close(LATER)
@@ -309,9 +310,11 @@ def test_leads_are_found_by_answer_in_every_form(on_both: Any) -> None:
         await world.store(6, field_data=None)
         await world.settle((in_flight(7), Snooze(NOW, "x")))
         await world.store(8, field_data=says(email='a"b\\c@example.org', city="KÖLN"))
+        await world.store(9, field_data=says(mail="\uff21nn\uff20example.org"))
         email = Condition.of("email", "ann@example.org ")
         assert await world.found(email) == {"1", "4"}
-        assert await world.found(Condition.of("*", "ANN@example.org")) == {"1", "2", "4"}
+        assert await world.found(Condition.of("mail", "ann@example.org")) == {"2", "9"}
+        assert await world.found(Condition.of("*", "ANN@example.org")) == {"1", "2", "4", "9"}
         assert await world.found(Condition.of("phone", "+491701234567")) == {"1", "5"}
         assert await world.found(Condition.of("city", "köln")) == {"4", "8"}
         assert await world.found(email, Condition.of("city", "köln")) == {"4"}
@@ -319,7 +322,7 @@ def test_leads_are_found_by_answer_in_every_form(on_both: Any) -> None:
         assert await world.found(Condition.of("name", "ünal")) == {"5"}
         found = await world.forgetter.find([Condition.of("*", "ann@example.org")], lambda _: None)
         assert {(f.form_id, f.leads, f"{f.since:%Y-%m-%d}") for f in found.forms.values()} == {
-            (FORM, 2, "2026-10-01"),
+            (FORM, 3, "2026-10-01"),
             ("77", 1, "2026-11-20"),
         }
         await world.forgetter.forget(found.pages, Order("answer", "*"))
