@@ -226,7 +226,7 @@ async def _tell_found(oblivion: "Oblivion", found: "Found", wish: _Wish) -> dict
         unread += await oblivion.listed.unread()
     if unread:
         _note(
-            f"{_many(unread, 'reference')} still wait unread and may have this answer;"
+            f"{_many(unread, 'reference')} unread still, which may have this answer:"
             " run this again once `leadsync status` shows none waiting"
         )
     told = [
