@@ -20,6 +20,7 @@ from worker.inbox import (
     DEEP_TASK,
     DISCOVER_TASK,
     DRAIN_TASK,
+    FORGET_TASK,
     LIMITS_TASK,
     LIVE_QUEUE,
     RECONCILE_TASK,
@@ -35,6 +36,9 @@ LOOK_TICKS: Final = 6
 """Every so many rings it is looked whether some Page's forms, or some form, are due: every 30 seconds."""
 DEEP_EVERY_SECONDS: Final = 600.0
 """How often it is looked whether some form is due in full."""
+
+FORGET_EVERY_SECONDS: Final = 60.0
+"""How often it is looked whether what was erased by order is still so, and whether leads were kept long enough."""
 
 
 def create_app(settings: Settings) -> Celery:
@@ -92,6 +96,7 @@ def _options(settings: Settings) -> dict[str, Any]:
                 "schedule": min(LOOK_TICKS * settings.ring_every, settings.reconcile_every),
             },
             DEEP_TASK: {"task": DEEP_TASK, "schedule": min(DEEP_EVERY_SECONDS, settings.reconcile_deep)},
+            FORGET_TASK: {"task": FORGET_TASK, "schedule": FORGET_EVERY_SECONDS},
         },
         "timezone": "UTC",
     }

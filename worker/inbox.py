@@ -23,6 +23,8 @@ COUNTERS: Final = "leadsync:deliveries"
 """Redis hash of what the receiver has seen, by verdict."""
 RECONCILE_WANTED: Final = "leadsync:reconcile_wanted"
 """Redis hash page_id -> unix ms: Pages whose webhook announced a change without its ids."""
+ERASED: Final = "leadsync:erased"
+"""Redis hash leadgen_id -> page_id of what was erased by order: a database that is restored knows nothing of it."""
 BELL: Final = "leadsync:bell"
 """Redis string with an expiry: a doorbell is out or a drain is listening, so nobody needs to ring."""
 BELL_EXPIRES_SECONDS: Final = 10
@@ -46,6 +48,7 @@ BACKFILL_TASK: Final = "leads.backfill"
 DISCOVER_TASK: Final = "forms.discover"
 RECONCILE_TASK: Final = "leads.reconcile"
 DEEP_TASK: Final = "leads.reconcile_deep"
+FORGET_TASK: Final = "leads.forget"
 
 WIRE_VERSION: Final = "1"
 

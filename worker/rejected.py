@@ -36,11 +36,12 @@ class RejectedRows:
         """Add a row. Raises LeadSyncError where the file takes no more."""
         if self._sink is None:
             self._sink = self._held.enter_context(whole_file(self._path))
-            self._sink.write(_line((REJECTED_LINE, REJECTED_REASON, *self._header)))
-        self._sink.write(_line((str(refused.line), refused.reason, *refused.cells)))
+            self._sink.write(line_of((REJECTED_LINE, REJECTED_REASON, *self._header)))
+        self._sink.write(line_of((str(refused.line), refused.reason, *refused.cells)))
 
 
-def _line(cells: tuple[str, ...]) -> bytes:
+def line_of(cells: tuple[str, ...]) -> bytes:
+    """Cells as a line of the file."""
     text = io.StringIO(newline="")
     csv.writer(text, delimiter="\t", lineterminator="\r\n").writerow(cells)
     written = text.getvalue()

@@ -34,7 +34,9 @@ from worker.budget.policy import Lane, Shares, Window
 from worker.calls import Calls
 from worker.connecting import Connector
 from worker.disconnecting import Disconnector
+from worker.erased import ErasedList
 from worker.errors import LeadSyncError
+from worker.forgetting import Forgetter
 from worker.forms import FormAges, FormFinder
 from worker.graph.account import Caller
 from worker.graph.client import GraphClient, GraphSettings
@@ -50,6 +52,7 @@ from worker.steady import machine, steady
 from worker.store.backfills import BackfillStore, LeasedSlice
 from worker.store.budget import BudgetStore
 from worker.store.connections import ConnectionStore
+from worker.store.erasures import ErasureStore
 from worker.store.forms import FormStore
 from worker.store.leads import LeadStore, StoreSettings
 from worker.store.tokens import TokenStore
@@ -300,6 +303,26 @@ async def open_backfills(settings: Settings) -> AsyncIterator[BackfillStore]:
         yield create_backfill_store(pool, LeadStore(pool, store_settings(settings)), settings)
 
 
+@dataclass(frozen=True, slots=True)
+class Oblivion:
+    """What a command needs that forgets people."""
+
+    rows: ErasureStore
+    listed: ErasedList
+    forgetter: Forgetter
+
+
+@asynccontextmanager
+async def open_oblivion(settings: Settings) -> AsyncIterator[Oblivion]:
+    """Erased rows and the list in Redis, for a command that carries out an order and ends."""
+    async with (
+        create_pool(settings, 1) as pool,
+        aioredis.Redis.from_url(settings.redis_url, protocol=2, socket_timeout=5) as client,
+    ):
+        rows, listed = ErasureStore(pool), ErasedList(client)
+        yield Oblivion(rows, listed, Forgetter(rows, listed, now))
+
+
 def graph_settings(settings: Settings) -> GraphSettings:
     """The Graph client's part of the settings."""
     return GraphSettings(
@@ -392,6 +415,7 @@ class Runtime:
             claim_after=settings.claim_after,
             on_progress=self._family.note_progress,
         )
+        self._forgetter = Forgetter(ErasureStore(pool), ErasedList(client), now)
         self._reader = LeadReader(
             graph=graph,
             budget=budget,
@@ -467,6 +491,10 @@ class Runtime:
     def refresh_limits(self) -> None:
         """Work out the limits that are due, beside whatever else this process does."""
         self._beside("limits", self._limits.run)
+
+    def forget(self) -> None:
+        """Keep erased what is, and erase what was kept long enough, beside whatever else this process does."""
+        self._beside("erasures", self._forgetter.run)
 
     def discover_forms(self) -> None:
         """List the forms of Pages that are due, beside whatever else this process does: it may wait for slow Pages."""

@@ -25,6 +25,7 @@ from worker.inbox import (
     DEEP_TASK,
     DISCOVER_TASK,
     DRAIN_TASK,
+    FORGET_TASK,
     LIMITS_TASK,
     RECONCILE_TASK,
     RESUME_TASK,
@@ -61,6 +62,7 @@ class Tasks:
         self._app.task(name=DISCOVER_TASK)(self._guarded(self._discover))
         self._app.task(name=RECONCILE_TASK)(self._guarded(self._reconcile))
         self._app.task(name=DEEP_TASK)(self._guarded(self._reconcile_deep))
+        self._app.task(name=FORGET_TASK)(self._guarded(self._forget))
         worker_ready.connect(self._on_ready, weak=False)
         worker_shutting_down.connect(self._on_shutdown, weak=False)
 
@@ -120,6 +122,9 @@ class Tasks:
 
     def _reconcile_deep(self) -> None:
         self._began(self._runtime_here().run(self._runtime_here().reconcile_deep()))
+
+    def _forget(self) -> None:
+        self._runtime_here().forget()
 
     def _began(self, counts: dict[str, int]) -> None:
         if any(counts.values()):

@@ -20,8 +20,8 @@ from typing import Any, TypeVar
 from click.testing import CliRunner, Result
 
 from tests.servers import short_folder
-from worker.cli import main
 from tests.system import canaries
+from worker.cli import main
 from worker.demo import differences, get_json, get_lines, post_json
 from worker.runtime import open_store, open_stream
 from worker.settings import Settings, environment, read_settings

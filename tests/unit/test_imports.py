@@ -86,6 +86,16 @@ LAYERS: dict[str, set[str]] = {
     "worker.export_file": PURE | {"worker.export_text", "worker.when"},
     "worker.importing": PURE | {"worker.export_file", "worker.store.imports"},
     "worker.rejected": {"worker.destination", "worker.export_file"},
+    "worker.conditions": PURE,
+    "worker.forgetting": PURE | {"worker.conditions", "worker.store.erasures"},
+    "worker.leftovers": {
+        "worker.conditions",
+        "worker.destination",
+        "worker.errors",
+        "worker.export_file",
+        "worker.rejected",
+    },
+    "worker.erased": {"worker.errors", "worker.inbox"},
     "worker.export_download": {"worker.errors", "worker.export_file", "worker.export_text"},
     "worker.scopes": {"worker.graph.account"},
     "worker.steps": {"worker.errors"},
@@ -102,7 +112,8 @@ LAYERS: dict[str, set[str]] = {
     "worker.budget": PURE | {"worker.budget", "worker.graph.usage"},
     "worker.store": PURE
     | {"worker.store", "worker.budget.policy", "worker.plans", "worker.form", "worker.questions"}
-    | {"worker.json_text", "worker.sealing", "worker.tokens", "worker.connecting", "worker.disconnecting"},
+    | {"worker.json_text", "worker.sealing", "worker.tokens", "worker.conditions", "worker.connecting"}
+    | {"worker.disconnecting"},
     "worker.stream": {"worker.batches", "worker.errors", "worker.inbox"},
     # These run servers and processes, and know nothing of leads.
     "worker.embedded": {"worker.embedded", "worker.errors"},
@@ -125,6 +136,7 @@ DOORS: dict[str, set[str]] = {
         "worker.budget.ledger",
         "worker.doorbell",
         "worker.watchdog",
+        "worker.erased",
         "worker.runtime",  # makes the process' one client
         # Each asks Redis one small thing of its own, outside the loop, and tells its absence from a mistake of ours.
         "worker.schedule",

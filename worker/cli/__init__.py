@@ -14,8 +14,10 @@ from worker.cli.connect import connect
 from worker.cli.dead_letters import dead_letters
 from worker.cli.export import export
 from worker.cli.files import export_csv, import_
+from worker.cli.forget import forget
 from worker.cli.keys import keys
 from worker.cli.pages import pages
+from worker.cli.retention import retention
 from worker.cli.running import demo, health, migrate, sandbox, schedule, status, up, worker
 
 
@@ -49,5 +51,7 @@ for _command in (
     export_csv,
     connect,
     keys,
+    forget,
+    retention,
 ):
     main.add_command(_command)

@@ -138,10 +138,9 @@ found as (
     insert into findings as f (slice_id, form_id, day, listed, fresh, unexplained)
     select held.slice_id, r.form_id, (r.created_time at time zone 'UTC')::date,
         count(*), count(*) filter (where r.created_time >= coalesce(%(watermark)s::timestamptz, '-infinity')),
-        count(*) filter (where r.state <> 'stored' and p.state is distinct from 'stored')
+        count(*) filter (where r.state <> 'stored' and coalesce(p.state, 'missing') not in ('stored', 'erased'))
     from r cross join held left join prior p using (leadgen_id)
     where %(purpose)s <> 'backfill' and r.created_time is not null and r.form_id is not null
-      and p.state is distinct from 'erased'
     group by 1, 2, 3
     on conflict (slice_id, form_id, day) do update set listed = f.listed + excluded.listed,
         fresh = f.fresh + excluded.fresh, unexplained = f.unexplained + excluded.unexplained
@@ -150,7 +149,8 @@ select slice_id from held
 """
 """One result page of a slice: leads that were not stored, or in part only, become rows; the others are left alone.
 
-All parts see the rows as they were before. Nothing comes back where the slice is no longer ours, yet the leads are
+All parts see the rows as they were before. A lead that was erased is known: Meta lists it and it is not missing.
+Nothing comes back where the slice is no longer ours, yet the leads are
 stored: they are paid for."""
 
 RESTART: Final = """

@@ -42,6 +42,17 @@ class Statements:
             await cursor.execute(statement, parameters)
             return await cursor.fetchall() if cursor.description else []
 
+    async def alone(self, statement: LiteralString) -> None:
+        """Run a statement that stands in no transaction, however long it takes. Raises StoreUnavailable."""
+        async with self._connection() as connection:
+            await connection.set_autocommit(True)
+            try:
+                await connection.execute("set statement_timeout = 0")
+                await connection.execute(statement)
+            finally:
+                await connection.execute("reset statement_timeout")
+                await connection.set_autocommit(False)
+
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
         """A connection whose work is committed at the end. No exception that quotes a row gets past here."""

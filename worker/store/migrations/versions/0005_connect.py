@@ -75,7 +75,9 @@ create table erasures (
     form_id text,
     leads integer not null,
     took_from jsonb not null default '{}'
-)
+);
+create index erasures_at on erasures (at);
+create index leadgen_erased on leadgen (leadgen_id) where state = 'erased' and reason = 'by_order'
 """
 
 COMMENTS = {
@@ -99,6 +101,9 @@ COMMENTS = {
     "leadgen.trail": "What befell it on the way when it did not go straight through; see `leadsync trace`.",
     "erasures": "What was erased, by whose order and where it was found; no personal data.",
     "erasures.question": "Key of the answer by which leads were found; the answer itself is not kept.",
+    "erasures.took_from": "Leads by their state before; set_aside: bodies in Redis; files: rows of leftover files.",
+    "leadgen.reason": "Why it waits or is dead, or by what it was erased: a fixed word.",
+    "leadgen.source": "What brought the row: webhook, backfill, reconcile or import; forget: it was never here.",
 }
 
 

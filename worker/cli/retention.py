@@ -1,0 +1,120 @@
+"""Commands about how long answers are kept: by Page, and by form, which goes first.
+
+They erase nothing themselves but by `apply`, which does at once what the schedule does every hour.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from worker.cli.command import SERVERS, answer_of, data_dir_option, print_rows, settings_for
+from worker.errors import LeadSyncError
+from worker.inbox import is_id
+from worker.settings import Settings
+
+if TYPE_CHECKING:
+    from worker.store.statements import Row
+
+
+def _an_id(_: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    if value is not None and not is_id(value):
+        raise click.BadParameter("is not an id: 1 to 32 digits", param=parameter)
+    return value
+
+
+_page = click.option(
+    "--page", "page_id", callback=_an_id, help="All forms of this Page that have no time set."
+)
+_form = click.option("--form", "form_id", callback=_an_id, help="One form.")
+_json = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+
+
+@click.group(invoke_without_command=True)
+@data_dir_option
+@click.pass_context
+def retention(ctx: click.Context, data_dir: Path) -> None:
+    """How long answers are kept; by itself leadsync keeps them for ever.
+
+    What is older is erased every hour, as by `leadsync forget`: the id stays, the answers go, and nothing brings them
+    back. A form's time goes before that of its Page.
+    """
+    if ctx.invoked_subcommand is None:
+        _list(data_dir, as_json=False)
+
+
+@retention.command("list")
+@_json
+@data_dir_option
+def list_(as_json: bool, data_dir: Path) -> None:
+    """List the Pages and forms whose answers are erased in time."""
+    _list(data_dir, as_json=as_json)
+
+
+@retention.command("set")
+@_page
+@_form
+@click.option(
+    "--days",
+    required=True,
+    type=click.IntRange(1, 36_500),
+    help="Erase so many days after a lead's creation.",
+)
+@data_dir_option
+def set_(page_id: str | None, form_id: str | None, days: int, data_dir: Path) -> None:
+    """Erase answers once a lead is so old; those that are so old already go within the hour."""
+    what, object_id = _change(page_id, form_id, days, data_dir)
+    click.echo(f"{what} {object_id}: answers are erased {days} days after a lead's creation")
+
+
+@retention.command("unset")
+@_page
+@_form
+@data_dir_option
+def unset(page_id: str | None, form_id: str | None, data_dir: Path) -> None:
+    """Keep answers from now on (a form: as long as its Page's are); what was erased stays erased."""
+    what, object_id = _change(page_id, form_id, None, data_dir)
+    click.echo(f"{what} {object_id}: no time is set any more")
+
+
+@retention.command("apply")
+@data_dir_option
+def apply(data_dir: Path) -> None:
+    """Erase now what was kept long enough, rather than within the hour. It can be stopped and run again."""
+    from worker.runtime import open_oblivion
+
+    async def ask(settings: Settings) -> int:
+        async with open_oblivion(settings) as oblivion:
+            return await oblivion.forgetter.retain()
+
+    click.echo(f"{answer_of(ask(settings_for(data_dir, *SERVERS))):,} erased")
+
+
+def _list(data_dir: Path, *, as_json: bool) -> None:
+    from worker.runtime import open_oblivion
+
+    async def ask(settings: Settings) -> "list[Row]":
+        async with open_oblivion(settings) as oblivion:
+            return await oblivion.rows.retention()
+
+    rows: list[dict[str, Any]] = answer_of(ask(settings_for(data_dir, *SERVERS)))
+    print_rows(rows, as_json, empty="answers are kept for ever; `leadsync retention set` changes that")
+
+
+def _change(page_id: str | None, form_id: str | None, days: int | None, data_dir: Path) -> tuple[str, str]:
+    from worker.runtime import now, open_oblivion
+
+    if (page_id is None) == (form_id is None):
+        raise click.UsageError("give --page or --form")
+    what, object_id = ("page", page_id) if page_id else ("form", form_id)
+    assert object_id is not None
+
+    async def ask(settings: Settings) -> bool:
+        async with open_oblivion(settings) as oblivion:
+            return await oblivion.rows.set_retention(what, object_id, days, now())
+
+    if not answer_of(ask(settings_for(data_dir, *SERVERS))):
+        raise LeadSyncError(
+            f"form {object_id} is not known here; it is once its Page's forms were listed, or set the time of its Page"
+        )
+    return what.capitalize(), object_id

@@ -1,0 +1,237 @@
+"""Orders to forget people, and leads that were kept long enough -> erased rows that no way back can fill.
+
+    order -> ids (given, or found by an answer) -> batch of 1,000 -> erased rows and a line that tells of it
+          -> the ids kept in Redis too, set-aside bodies that name them dropped
+
+It does the calls in the right order; it is handed rows, list and clock and imports no I/O. Invariants: rows come before
+the list, so what is interrupted anywhere is finished by the schedule or by the same order once more; memory holds ids
+and one batch, never all answers; ids of orders are in the rows and in the list, and who lacks some gets them.
+"""
+
+import json
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from itertools import islice
+from typing import Final, Protocol
+
+from worker.conditions import Condition, Needle, all_met, needle_of
+from worker.errors import LedgerUnavailable
+from worker.store.erasures import Candidate, Erased, Overdue
+
+BATCH: Final = 1_000
+"""Leads erased in one transaction, and ids compared at once."""
+SPAN: Final = 5_000
+"""Rows looked through at once: some megabytes of answers."""
+COMPARE_ALL_EVERY: Final = timedelta(hours=1)
+"""Equal counts mean equal ids, unless both lost some; so often all of them are compared."""
+RETAIN_EVERY: Final = timedelta(hours=1)
+
+
+class Rows(Protocol):
+    """The store, as far as forgetting needs it."""
+
+    async def erase(
+        self, asked: Mapping[str, str | None], by_order_of: str, question: str | None, now: datetime
+    ) -> list[Erased]: ...
+    async def tell(
+        self, by_order_of: str, question: str | None, took_from: Mapping[str, int], now: datetime
+    ) -> None: ...
+    async def span(
+        self, needle: Needle, after: str, most: int
+    ) -> tuple[Sequence[Candidate], str | None, int]: ...
+    async def count_ordered(self) -> int: ...
+    async def ordered(self, after: str, most: int) -> dict[str, str]: ...
+    async def ordered_among(self, leadgen_ids: Sequence[str]) -> frozenset[str]: ...
+    async def retaining(self) -> dict[str, int]: ...
+    async def overdue(
+        self, page_id: str, fewest: int, after: Overdue | None, now: datetime, most: int
+    ) -> list[Overdue]: ...
+    async def overdue_undated(self, page_id: str, now: datetime, most: int) -> list[Overdue]: ...
+
+
+class Listed(Protocol):
+    """The ids outside of the database."""
+
+    async def count(self) -> int: ...
+    async def add(self, pages: Mapping[str, str]) -> None: ...
+    def batches(self, size: int) -> AsyncIterator[dict[str, str]]: ...
+    async def drop_set_aside(self, leadgen_ids: Collection[str]) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """By whose order: id, answer, retention or restore; `question` names the keys by which leads were found."""
+
+    by_order_of: str
+    question: str | None = None
+
+
+@dataclass(slots=True)
+class OfForm:
+    """Leads that were found of a form, and since when (the oldest one's creation)."""
+
+    page_id: str
+    form_id: str | None
+    leads: int
+    since: datetime
+
+
+@dataclass(slots=True)
+class Found:
+    """Leads that have an answer: their Pages by id, and sums by form."""
+
+    pages: dict[str, str | None] = field(default_factory=dict)
+    forms: dict[tuple[str, str | None], OfForm] = field(default_factory=dict)
+
+    def add(self, one: Candidate) -> None:
+        """One more lead."""
+        self.pages[one.leadgen_id] = one.page_id
+        of_form = self.forms.setdefault(
+            (one.page_id, one.form_id), OfForm(one.page_id, one.form_id, 0, one.since)
+        )
+        of_form.leads += 1
+        of_form.since = min(of_form.since, one.since)
+
+
+@dataclass(slots=True)
+class Forgotten:
+    """What ids `was` before, counted: stored, waiting, dead, nothing, erased; and set-aside bodies that went.
+
+    `is_listed`: Redis was told, all of it.
+    """
+
+    was: Counter[str] = field(default_factory=Counter)
+    set_aside: int = 0
+    is_listed: bool = True
+
+    @property
+    def erased(self) -> int:
+        """Ids that were not erased before."""
+        return self.was.total() - self.was["erased"]
+
+
+class Forgetter:
+    """Carries out orders. `clock` gives aware UTC."""
+
+    def __init__(self, rows: Rows, listed: Listed, clock: Callable[[], datetime]) -> None:
+        self._rows = rows
+        self._listed = listed
+        self._clock = clock
+        self._compare_all_at: datetime | None = None
+        self._retain_at: datetime | None = None
+
+    async def find(self, conditions: Sequence[Condition], on_progress: Callable[[int], None]) -> Found:
+        """The leads that meet all conditions; `on_progress` is told how many rows were looked at."""
+        found, needle = Found(), needle_of(conditions)
+        after: str | None = ""
+        looked_at = 0
+        while after is not None:
+            candidates, after, some = await self._rows.span(needle, after, SPAN)
+            for one in candidates:
+                if all_met(conditions, json.loads(one.told)):
+                    found.add(one)
+            looked_at += some
+            on_progress(looked_at)
+        return found
+
+    async def forget(
+        self,
+        asked: Mapping[str, str | None],
+        order: Order,
+        on_progress: Callable[[int], None] = lambda _: None,
+    ) -> Forgotten:
+        """Erase these ids, with their Pages where they are known. Safe to repeat. Raises StoreUnavailable.
+
+        Redis that is away holds nothing up: the schedule tells it later.
+        """
+        done = Forgotten()
+        for batch in _batches(asked.items(), BATCH):
+            erased = await self._erase(dict(batch), order)
+            done.was.update(one.was for one in erased)
+            try:
+                await self._listed.add({one.leadgen_id: one.page_id for one in erased})
+            except LedgerUnavailable:
+                done.is_listed = False
+            on_progress(done.was.total())
+        try:
+            done.set_aside = await self._drop_set_aside(asked, order)
+        except LedgerUnavailable:
+            done.is_listed = False
+        return done
+
+    async def _erase(self, asked: Mapping[str, str | None], order: Order) -> list[Erased]:
+        return await self._rows.erase(asked, order.by_order_of, order.question, self._clock())
+
+    async def _drop_set_aside(self, leadgen_ids: Collection[str], order: Order) -> int:
+        dropped = await self._listed.drop_set_aside(leadgen_ids)
+        if dropped:
+            await self._rows.tell(order.by_order_of, order.question, {"set_aside": dropped}, self._clock())
+        return dropped
+
+    async def run(self, stop: Callable[[], bool]) -> dict[str, int]:
+        """What the schedule asks for: rows and list in step again, and what was kept long enough erased."""
+        counts = await self.keep_in_step(stop)
+        now = self._clock()
+        if self._retain_at is None or now >= self._retain_at:
+            counts["erased_by_retention"] = await self.retain(stop)
+            if not stop():
+                self._retain_at = now + RETAIN_EVERY
+        return counts
+
+    async def keep_in_step(self, stop: Callable[[], bool] = lambda: False) -> dict[str, int]:
+        """Erase what a restored database has back, and give the list what it lacks. Cheap where both count the same."""
+        now = self._clock()
+        is_all_due = self._compare_all_at is None or now >= self._compare_all_at
+        if not is_all_due and await self._rows.count_ordered() == await self._listed.count():
+            return {"erased_again": 0, "listed_again": 0}
+        erased_again = await self._erase_what_is_listed(stop)
+        listed_again = await self._list_what_is_erased(stop)
+        if not stop():
+            self._compare_all_at = now + COMPARE_ALL_EVERY
+        return {"erased_again": erased_again, "listed_again": listed_again}
+
+    async def _erase_what_is_listed(self, stop: Callable[[], bool]) -> int:
+        again = 0
+        async for pages in self._listed.batches(BATCH):
+            for batch in _batches(pages.items(), BATCH):
+                known = await self._rows.ordered_among([leadgen_id for leadgen_id, _ in batch])
+                lacking = {i: page_id for i, page_id in batch if i not in known}
+                if lacking:
+                    again += len(await self._erase(lacking, Order("restore")))
+            if stop():
+                break
+        return again
+
+    async def _list_what_is_erased(self, stop: Callable[[], bool]) -> int:
+        before, after = await self._listed.count(), ""
+        while not stop() and (pages := await self._rows.ordered(after, BATCH)):
+            await self._listed.add(pages)
+            after = list(pages)[-1]
+        return max(0, await self._listed.count() - before)
+
+    async def retain(self, stop: Callable[[], bool] = lambda: False) -> int:
+        """Erase stored and dead leads that were kept as long as was set for their form or Page; how many."""
+        erased = 0
+        for page_id, fewest in (await self._rows.retaining()).items():
+            async for batch in self._overdue(page_id, fewest):
+                asked = dict.fromkeys((one.leadgen_id for one in batch), page_id)
+                erased += len(await self._erase(asked, Order("retention")))
+                if stop():
+                    return erased
+        return erased
+
+    async def _overdue(self, page_id: str, fewest: int) -> AsyncIterator[Sequence[Overdue]]:
+        now, last = self._clock(), None
+        while batch := await self._rows.overdue(page_id, fewest, last, now, BATCH):
+            yield batch
+            last = batch[-1]
+        while batch := await self._rows.overdue_undated(page_id, now, BATCH):
+            yield batch
+
+
+def _batches(items: Iterable[tuple[str, str | None]], size: int) -> Iterator[list[tuple[str, str | None]]]:
+    left = iter(items)
+    while batch := list(islice(left, size)):
+        yield batch
