@@ -17,6 +17,7 @@ from worker import logs
 from worker.doorbell import MESSAGE_EXPIRES_SECONDS
 from worker.inbox import (
     BACKFILL_TASK,
+    CHECK_TASK,
     DEEP_TASK,
     DISCOVER_TASK,
     DRAIN_TASK,
@@ -92,6 +93,7 @@ def _options(settings: Settings) -> dict[str, Any]:
                 "schedule": min(LOOK_TICKS * settings.ring_every, settings.reconcile_every),
             },
             DEEP_TASK: {"task": DEEP_TASK, "schedule": min(DEEP_EVERY_SECONDS, settings.reconcile_deep)},
+            CHECK_TASK: {"task": CHECK_TASK, "schedule": settings.ring_every},
         },
         "timezone": "UTC",
     }

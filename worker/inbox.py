@@ -46,6 +46,7 @@ BACKFILL_TASK: Final = "leads.backfill"
 DISCOVER_TASK: Final = "forms.discover"
 RECONCILE_TASK: Final = "leads.reconcile"
 DEEP_TASK: Final = "leads.reconcile_deep"
+CHECK_TASK: Final = "pages.check"
 
 WIRE_VERSION: Final = "1"
 

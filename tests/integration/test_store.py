@@ -29,7 +29,6 @@ T = TypeVar("T")
 SECRET = "ann-hunter2@example.org"
 DEATHS = StoreSettings().park_after_deaths
 LEASE = StoreSettings().lease_seconds
-PROBE = StoreSettings().parked_probe_every
 
 
 @dataclass
@@ -646,18 +645,17 @@ def test_rows_given_back_are_due_at_once_and_blameless(on_store: Any) -> None:
     on_store(scenario)
 
 
-def test_nothing_of_a_parked_page_is_leased_but_a_few_probes(on_store: Any) -> None:
-    """While a Page is held its rows wait; every so often a few of them show whether it has healed."""
+def test_nothing_of_a_parked_page_is_leased(on_store: Any) -> None:
+    """While a Page is held its rows wait, however long; they were due all along once it is taken up."""
 
     async def scenario(world: World) -> None:
         await world.wait([*some(50), *some(5, OTHER_PAGE, 100)])
         assert await world.store.park(PAGE, "token_refused", NOW)
         assert await world.store.parked([PAGE, OTHER_PAGE]) == {PAGE}
         assert {r.page_id for r in await world.lease()} == {OTHER_PAGE}
-        probes = await world.lease(at(PROBE))
-        assert 0 < len([r for r in probes if r.page_id == PAGE]) <= 5
-        assert [r for r in await world.lease(at(PROBE + 1)) if r.page_id == PAGE] == []
-        assert [r for r in await world.lease(at(2 * PROBE)) if r.page_id == PAGE] != []
+        assert [r for r in await world.lease(at(10**6)) if r.page_id == PAGE] == []
+        assert await world.store.unpark([PAGE], at(10**6)) == (PAGE,)
+        assert len([r for r in await world.lease(at(10**6)) if r.page_id == PAGE]) == 50
 
     on_store(scenario)
 
@@ -906,16 +904,15 @@ def test_a_refused_token_parks_its_page_once(on_store: Any, capsys: pytest.Captu
     assert (told.out + told.err).count("page_parked") == 1
 
 
-def test_one_lead_that_is_read_takes_its_page_up_again(on_store: Any) -> None:
-    """A successful probe frees the Page, and what waited for it is due all along."""
+def test_a_lead_that_was_being_read_does_not_take_its_page_up_again(on_store: Any) -> None:
+    """Its call was answered before the token was refused: the Page stays held, so that it is one alarm and not many."""
 
     async def scenario(world: World) -> None:
         await world.settle(*((r, Park("token_refused")) for r in some(30)))
-        probes = await world.lease(at(PROBE))
-        await world.settle((probes[0], Stored(a_lead(probes[0].leadgen_id))), now=at(PROBE))
-        assert await world.store.parked([PAGE]) == frozenset()
-        rest = await world.lease(at(PROBE + LEASE))
-        assert len(rest) == 29
+        await world.settle((in_flight(99), Stored(a_lead(99))), now=at(1))
+        assert await world.store.parked([PAGE]) == {PAGE}
+        assert await world.state(99) == "stored"
+        assert await world.lease(at(10**6)) == ()
 
     on_store(scenario)
 

@@ -63,6 +63,10 @@ LAYERS: dict[str, set[str]] = {
     "worker.walking": PIPELINE | {"worker.plans", "worker.slices", "worker.tokens"},
     "worker.backfill": {"worker.errors", "worker.walking"},
     "worker.reconcile": {"worker.plans", "worker.budget.policy"},
+    "worker.health": PIPELINE | {"worker.graph.account"},
+    "worker.checking": PIPELINE
+    | {"worker.graph.account", "worker.health", "worker.sealing", "worker.tokens"},
+    "worker.alerts": {"worker.health"},
     "worker.form": PURE,
     "worker.forms": PIPELINE | {"worker.form", "worker.tokens"},
     "worker.questions": PURE | {"worker.form"},
@@ -97,7 +101,7 @@ DOORS: dict[str, set[str]] = {
     "waitress": {"receiver.wsgi"},
     "celery": {"receiver.publisher", "worker.app", "worker.tasks", "worker.schedule"},
     "kombu": {"receiver.publisher", "worker.app", "worker.tasks", "worker.schedule"},
-    "aiohttp": {"worker.graph.client", "worker.export_download", "sandbox"},
+    "aiohttp": {"worker.graph.client", "worker.export_download", "worker.alerts", "sandbox"},
     "redis": {
         "receiver.publisher",
         "worker.stream",
