@@ -547,7 +547,8 @@ def test_rows_of_the_first_schema_are_kept_by_the_second(postgres_url: str) -> N
         before = connection.execute("select * from leadgen order by 1").fetchall()
     assert migrate(postgres_url) == ("0001", migration.head())
     with psycopg.connect(postgres_url, row_factory=dict_row) as connection:
-        assert connection.execute("select * from leadgen order by 1").fetchall() == before
+        after = connection.execute("select * from leadgen order by 1").fetchall()
+        assert [{name: row[name] for name in before[0]} for row in after] == before
         shown = connection.execute("select leadgen_id, due_at from waiting").fetchall()
         assert shown == [{"leadgen_id": "2", "due_at": NOW}]
 

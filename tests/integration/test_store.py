@@ -243,6 +243,7 @@ def test_what_was_erased_stays_erased(on_store: Any) -> None:
         await world.store.replay(at(5), ids=["1"], reason=None, page_id=None)
         await world.settle(*((in_flight(n), DeadLetter("x")) for n in range(2, DEATHS + 3)))
         assert await world.row(1) == row
+        await world.store.unpark([PAGE], at(9_999))
         assert await world.lease(at(10_000)) != ()
         assert await world.row(1) == row
         assert await world.store.known(["1"]) == {"1": "erased"}
@@ -798,12 +799,10 @@ def test_a_newer_hold_replaces_an_older_one(on_store: Any, until: datetime) -> N
 
 
 def test_a_lead_that_arrives_meanwhile_does_not_end_a_hold(on_store: Any) -> None:
-    """A hold is about calls, so what a call still brought says nothing against it; a park it ends."""
+    """A hold is about calls, so what a call still brought says nothing against it."""
 
     async def scenario(world: World) -> None:
-        await world.store.park(PAGE, "token_refused", NOW)
         await world.settle((in_flight(1), held(at(60))), (in_flight(2), Stored(a_lead(2))))
-        assert await world.store.parked([PAGE]) == frozenset()
         assert await world.lease(at(59)) == ()
         assert ids(await world.lease(at(60))) == ["1"]
 

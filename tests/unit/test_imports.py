@@ -121,7 +121,7 @@ DOORS: dict[str, set[str]] = {
     "orjson": {"worker.json_text"},
     "environs": {"worker.settings", "receiver.settings", "sandbox.settings"},
     "click": {"worker.cli"},
-    "rich": {"worker.cli", "worker.demo", "worker.status", "worker.budget_report"},
+    "rich": {"worker.cli", "worker.demo", "worker.status", "worker.budget_report", "worker.pages_report"},
     "structlog": {"worker", "receiver", "sandbox"},
 }
 
