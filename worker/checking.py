@@ -53,7 +53,8 @@ from worker.graph.wire import (
     read_object,
     read_result_page,
 )
-from worker.health import Change, Facts, Health, asks_for_rows, changes, has_healed, judge, parks_for
+from worker.health import OK, Change, Facts, Health, asks_for_rows, changes, has_healed, judge, parks_for
+from worker.inbox import is_id
 from worker.lead import graph_time
 from worker.sealing import Keys, Sealed, of_account, of_page
 from worker.tokens import PageTokens, TokenRow
@@ -284,8 +285,10 @@ class PageChecker:
             page_id, _columns(health), [_object(each) for each in news], self._clock()
         )
         for row in kept:
-            level = log.info if row["became"] == "ok" else log.warning
-            level("page_health", page_id=page_id, **row)
+            if row["became"] == OK:
+                log.info("page_health", page_id=page_id, **row)
+            else:
+                log.warning("page_health", page_id=page_id, **row)
         return len(kept)
 
     async def _facts(self, page_id: str, parked_reason: str | None) -> Facts:
@@ -482,6 +485,7 @@ class PageChecker:
 
     async def _lead_access(self, talk: _Talk, facts: Facts, parked_reason: str | None) -> Facts:
         forms, rows = await self._rows.probes(talk.page_id)
+        forms = forms or await self._forms(talk)
         facts = replace(facts, has_form=bool(forms))
         for form_id in forms:
             facts = await self._list_one(talk, facts, form_id)
@@ -491,12 +495,21 @@ class PageChecker:
             facts = replace(facts, can_access=await self._can_access(talk))
         if rows and asks_for_rows(parked_reason, has_form=bool(forms)):
             facts = replace(facts, rows=await self._read_rows(talk, rows))
-        elif not forms and not facts.has_app:
-            # Nothing else would show whether the token is good.
-            await self._own(
-                talk, lambda token: page_request(self._caller, talk.page_id, ("id",), token), read_object
-            )
         return facts
+
+    async def _forms(self, talk: _Talk) -> tuple[str, ...]:
+        """One of the Page's forms, where none is known here yet."""
+        query = (("fields", "id,status"), ("limit", "25"))
+        told = await self._own(
+            talk,
+            lambda token: self._caller.request("GET", f"{talk.page_id}/leadgen_forms", token, query=query),
+            read_result_page,
+        )
+        if isinstance(told, LeadSyncError):
+            return ()
+        found = [each for each in told.entries if isinstance(each, dict) and is_id(str(each.get("id")))]
+        found.sort(key=lambda each: each.get("status") != "ACTIVE")
+        return tuple(str(each["id"]) for each in found[:1])
 
     async def _list_one(self, talk: _Talk, facts: Facts, form_id: str) -> Facts:
         """A lead of the form, without ad fields, for which another permission would be needed."""

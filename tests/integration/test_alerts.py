@@ -129,7 +129,8 @@ def test_a_command_gets_the_alert_on_its_stdin_and_no_secret(on_rows: Any, tmp_p
         out.with_suffix(".again").unlink()
         assert await world.run(settings, 60) == {"alerts": 1, "alerts_failed": 0}
         told, environment = json.loads(out.read_text())
-        assert told["event_id"] and told["remedy"]
+        assert told["event_id"]
+        assert told["remedy"]
         assert "hunter2" not in out.read_text()
         assert environment["PATH"] == "/usr/bin"
 

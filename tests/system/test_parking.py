@@ -29,7 +29,7 @@ QUICK = {
     "RECONCILE_LAG_SECONDS": "0",
     "LOG_STYLE": "json",
 }
-CHECK_KINDS = {"page", "subscribed_apps", "form_leads", "form"}
+CHECK_KINDS = {"page", "subscribed_apps", "page_forms", "form_leads", "form"}
 """Calls that a check makes; waiting leads it reads only of a Page that was parked for its leads."""
 
 

@@ -40,7 +40,10 @@ update pages set check_at = %(next)s where page_id = %(page_id)s and check_at = 
 
 DOUBT: Final = """
 update pages p set check_at = %(now)s
-where p.page_id = any(%(page_ids)s) and p.parked_at is null and p.check_at > %(now)s and %(leads)s <= (
+where p.page_id = any(%(page_ids)s) and p.parked_at is null and p.check_at > %(now)s
+  and not exists (select from page_health h where h.page_id = p.page_id and h.lead_access <> 'ok'
+                  and h.checked_at > %(now)s::timestamptz - %(every)s::interval)
+  and %(leads)s <= (
     select count(*) from (
         select from (
             select updated_at, first_seen_at from leadgen l
@@ -53,11 +56,13 @@ where p.page_id = any(%(page_ids)s) and p.parked_at is null and p.check_at > %(n
         where updated_at > coalesce(
                 (select max(stored_at) from leadgen l where l.page_id = p.page_id), '-infinity')
           and first_seen_at > coalesce(
-                (select checked_at from page_health h where h.page_id = p.page_id), '-infinity')
+                (select checked_at from page_health h where h.page_id = p.page_id and h.lead_access = 'ok'),
+                '-infinity')
         limit %(leads)s) as enough)
 """
 """Several leads that came since the last check are not shown by Graph, asked twice, and none was stored since: it may
-be the Page, so its check is due. Leads that an earlier check has cleared it of do not count again."""
+be the Page, so its check is due. Leads that an earlier check has cleared it of do not count again; a check that
+could not tell is not made again at once."""
 
 PROBES: Final = """
 select

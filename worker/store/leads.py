@@ -162,7 +162,9 @@ class LeadStore:
             await self._park_on_mass_death(page_id, reason, now)
         doubted = {r.page_id for r, outcome in settled if _is_doubtful(outcome)} - stored
         if doubted:
-            await self._rows(DOUBT, {"page_ids": sorted(doubted), "leads": DOUBTFUL_LEADS, "now": now})
+            every = timedelta(seconds=self._settings.parked_probe_every)
+            asked = {"page_ids": sorted(doubted), "leads": DOUBTFUL_LEADS, "every": every, "now": now}
+            await self._rows(DOUBT, asked)
 
     async def _hold(self, holds: Mapping[str, Snooze], now: datetime) -> None:
         page_ids = sorted(holds)

@@ -219,7 +219,8 @@ with was as (
     order by page_id for update
 ),
 freed as (
-    update pages p set parked_at = null, parked_reason = null, unparked_at = %(now)s, updated_at = %(now)s
+    update pages p set parked_at = null, parked_reason = null, unparked_at = %(now)s,
+        forms_asked_at = null, updated_at = %(now)s
     from was where p.page_id = was.page_id
     returning p.page_id, was.parked_reason
 ),
@@ -235,7 +236,7 @@ told as (
 select page_id from freed
 """
 """Take Pages up again, but those parked for one of `but`; what waits for them was due all along, and what nobody
-announced meanwhile is found by comparing their forms at once."""
+announced meanwhile is found by listing and comparing their forms at once."""
 
 MASS_DEATH: Final = """
 with alive as (
