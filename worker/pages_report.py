@@ -143,23 +143,23 @@ def render(pages: Sequence[Mapping[str, Any]], at: datetime) -> Group:
     """All Pages as a table."""
     if not pages:
         return Group("no Page is known yet; `leadsync connect` connects one")
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     for name in ("Page", "state", "token", "sub", "access", "hooks"):
         table.add_column(name, no_wrap=True)
-    for name in ("leads", "waiting", "left"):
+    for name in ("leads", "wait", "left"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("last lead", no_wrap=True)
+    table.add_column("last", no_wrap=True)
     for page in pages:
         health = page["health"]
         table.add_row(
             page["page_id"],
             _state(page),
-            _word(health["token"], days=health["token"]["days_left"]),
+            _in_short(health["token"]),
             *(_word(health[each]) for each in ("subscription", "lead_access", "webhooks")),
-            _count(page["leads"]["stored"]),
-            _count(page["leads"]["waiting"]),
-            _count(page["budget"]["left"]),
-            _ago(page["last_lead"], at),
+            _short(page["leads"]["stored"]),
+            _short(page["leads"]["waiting"]),
+            _short(page["budget"]["left"]),
+            _ago(page["last_lead"], at).removesuffix(" ago"),
         )
     wrong = [
         Text(
@@ -185,7 +185,8 @@ def render_one(page: Mapping[str, Any], at: datetime) -> Group:
         state.append(f", {page['parked']['reason']}, since {_ago(page['parked']['since'], at)}", "red")
     elif page["held"]:
         state.append(f", {page['held']['reason']}, until {_clock(page['held']['until'])}", "yellow")
-    table.add_row("Page", " ".join(filter(None, (page["page_id"], page["name"]))))
+    # A name is somebody's text: no markup is read in it.
+    table.add_row("Page", Text(" ".join(filter(None, (page["page_id"], page["name"])))))
     table.add_row("state", state)
     _remedy(table, page["parked"])
     for name in ASPECTS:
@@ -228,9 +229,29 @@ def _state(page: Mapping[str, Any]) -> Text:
     return Text(page["state"], {"parked": "red", "held": "yellow"}.get(page["state"], "green"))
 
 
-def _word(aspect: Mapping[str, Any], *, days: int | None = None) -> Text:
+def _word(aspect: Mapping[str, Any]) -> Text:
     word = {"unknown": "?", "app_missing": "no app"}.get(aspect["word"], aspect["word"])
-    return Text(f"{word} {days}d" if days is not None else word, _COLOURS.get(aspect["word"], "red"))
+    return Text(word, _COLOURS.get(aspect["word"], "red"))
+
+
+def _in_short(token: Mapping[str, Any]) -> Text:
+    """A token's word, and the days that it has left."""
+    days = [each for each in (token["days_left"], token["data_access_days_left"]) if each is not None]
+    if token["word"] not in ("ok", "expiring") or not days:
+        return _word(token)
+    word = "ok" if token["word"] == "ok" else "soon"
+    return Text(f"{word} {min(days)}d", _COLOURS[token["word"]])
+
+
+def _short(value: int | None) -> str:
+    """At most five characters."""
+    if value is None:
+        return ""
+    for size, unit in ((10**9, "G"), (10**6, "M"), (10**4, "k")):
+        if value >= size:
+            number = value / min(size, 1_000 if unit == "k" else size)
+            return f"{number:.1f}{unit}" if number < 10 else f"{number:.0f}{unit}"
+    return str(value)
 
 
 def _expiry(token: Mapping[str, Any]) -> str:
