@@ -266,9 +266,8 @@ class PageChecker:
         was_parked = is_parked = parked_reason is not None
         now, reason = self._clock(), parks_for(health)
         if parked_reason is None and reason is not None:
-            is_parked = await self._pages.park(
-                page_id, reason, now, check_at=now + self._settings.parked_every
-            )
+            await self._pages.park(page_id, reason, now, check_at=now + self._settings.parked_every)
+            is_parked = True
         elif parked_reason not in (None, *self._settings.by_order) and has_healed(
             facts, health, str(parked_reason)
         ):

@@ -17,6 +17,7 @@ from sandbox.subscriptions import AppSubscription
 from tests.fakes.graph import FakeBudget
 from tests.fakes.leads import a_lead, in_flight
 from tests.fakes.sandboxes import Served, serving, token_of
+from worker.budget.policy import Refusal
 from worker.checking import LEASE, Checked, CheckSettings, PageChecker
 from worker.demo import post_json
 from worker.graph.account import Caller
@@ -145,7 +146,7 @@ def on_world(
             await world.connect()
             await scenario(world)
 
-    with serving(pages=1, forms_per_page=1, leads=3, **settings) as served:
+    with serving(**{"pages": 1, "forms_per_page": 1, "leads": 3, **settings}) as served:
         asyncio.run(inner(served))
 
 
@@ -371,5 +372,54 @@ def test_a_run_checks_what_is_due_and_says_when_next(run: Any) -> None:
         assert (await world.checker.run(lambda: False))["parked"] == 1
         (page,) = await world.sql("select check_at - now() as left from pages")
         assert PARKED_EVERY - timedelta(minutes=1) < page["left"] <= PARKED_EVERY
+
+    run(scenario)
+
+
+def test_no_call_is_made_that_the_budget_does_not_grant(run: Any) -> None:
+    """Then it is not known how the Page is, and that is no news and parks nobody."""
+
+    async def scenario(world: World) -> None:
+        world.order(revoke="user")
+        world.budget.says.extend([Refusal(clock_now(), "budget")] * 9)
+        checked = await world.check()
+        assert checked.health.lead_access.word == "unknown"
+        assert (checked.health.lead_access.reason, checked.is_parked) == ("budget", False)
+        assert await world.events() == []
+
+    run(scenario, app_id="")
+
+
+def test_a_page_that_hangs_delays_no_other(run: Any) -> None:
+    """The other's check is over while the first one's call still hangs, and so is one that comes due meanwhile."""
+
+    async def scenario(world: World) -> None:
+        rule = {"class": "timeout", "hold_seconds": 4, "pages": [world.page]}
+        post_json(f"{world.served.url}/sandbox/faults", {"rules": [rule]})
+        running = asyncio.create_task(world.checker.run(lambda: False))
+
+        async def checked(page_id: str) -> bool:
+            for _ in range(100):
+                if await world.sql("select page_id from page_health where page_id = %s", page_id):
+                    return not running.done()
+                await asyncio.sleep(0.02)
+            return False
+
+        for page_id in ("71", "72"):
+            await world.sql("insert into pages (page_id, updated_at) values (%s, now())", page_id)
+            assert await checked(page_id)
+        assert await world.sql("select page_id from page_health where page_id = %s", world.page) == []
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    run(scenario)
+
+
+def test_a_disconnected_page_is_not_checked(run: Any) -> None:
+    """There is nothing to check it with."""
+
+    async def scenario(world: World) -> None:
+        await world.leads.park(world.page, "disconnected", clock_now())
+        assert (await world.checker.run(lambda: False))["checked"] == 0
 
     run(scenario)
