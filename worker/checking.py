@@ -487,9 +487,9 @@ class PageChecker:
         forms = forms or await self._forms(talk)
         facts = replace(facts, has_form=bool(forms))
         for form_id in forms:
-            facts = await self._list_one(talk, facts, form_id)
-            if not isinstance(facts.listing, NotVisibleYet) or facts.form_shows:
-                break
+            # A refusal may be that of one form alone.
+            if facts.listing is None or isinstance(facts.listing, PermissionRefused | NotVisibleYet):
+                facts = facts if facts.was_listed else await self._list_one(talk, facts, form_id)
         if isinstance(facts.listing, NotVisibleYet) and facts.has_app:
             facts = replace(facts, can_access=await self._can_access(talk))
         if rows and asks_for_rows(parked_reason, has_form=bool(forms)):
@@ -521,13 +521,15 @@ class PageChecker:
         if not isinstance(told, LeadSyncError):
             times = [graph_time(each.get("created_time")) for each in told.entries if isinstance(each, dict)]
             return replace(facts, listing=None, was_listed=True, listed_time=times[0] if times else None)
-        facts = replace(facts, listing=told)
+        if not isinstance(facts.listing, PermissionRefused):
+            facts = replace(facts, listing=told)
         if isinstance(told, NotVisibleYet):
             by_id = (("fields", "id"),)
             form = await self._own(
                 talk, lambda token: self._caller.request("GET", form_id, token, query=by_id), read_object
             )
-            facts = replace(facts, form_shows=not isinstance(form, LeadSyncError))
+            shows = facts.form_shows or not isinstance(form, LeadSyncError)
+            facts = replace(facts, form_shows=shows)
         return facts
 
     async def _can_access(self, talk: _Talk) -> bool | None:

@@ -45,6 +45,7 @@ APP_ID_NOT_SET: Final = "app_id_not_set"
 BY_CALLS: Final = "judged_by_calls"
 ACCOUNT_REFUSED: Final = "account_refused"
 NO_FORM: Final = "no_form"
+FORM_GONE: Final = "form_gone"
 
 # https://developers.facebook.com/docs/graph-api/guides/error-handling
 _SUBCODES: Final = {
@@ -206,7 +207,10 @@ def has_healed(facts: Facts, health: Health, parked_reason: str) -> bool:
     if _is_of_rows(parked_reason) and facts.rows:
         # Its listings may well be open to us: only a lead like those that were refused tells.
         return any(error is None for error in facts.rows)
-    return health.lead_access.word == OK or health.lead_access.reason == NO_FORM
+    if health.lead_access.word == OK or health.lead_access.reason == NO_FORM:
+        return True
+    # The token is good, and that is what the Page was parked for.
+    return health.lead_access.reason == FORM_GONE and not _is_of_rows(parked_reason)
 
 
 def asks_for_rows(parked_reason: str | None, *, has_form: bool) -> bool:
@@ -300,7 +304,7 @@ def _lead_access(facts: Facts) -> Verdict:
         # The third wording of a refusal, unless the form itself is gone.
         if facts.form_shows and facts.can_access is None:
             return Verdict(REFUSED, LEAD_ACCESS_REFUSED)
-        return Verdict(UNKNOWN, "form_gone")
+        return Verdict(UNKNOWN, FORM_GONE)
     if error is not None:
         return Verdict(UNKNOWN, error.reason)
     if any(isinstance(row, PermissionRefused) for row in facts.rows):

@@ -423,3 +423,16 @@ def test_a_disconnected_page_is_not_checked(run: Any) -> None:
         assert (await world.checker.run(lambda: False))["checked"] == 0
 
     run(scenario)
+
+
+@pytest.mark.parametrize("error", ["200", "100/33"])
+def test_a_refusal_of_one_form_is_not_the_page_s(run: Any, error: str) -> None:
+    """The next form is listed; only where that is refused too is the Page parked."""
+
+    async def scenario(world: World) -> None:
+        for times, parked in ((1, False), (2, True)):
+            rule = {"class": error, "kinds": ["form_leads"], "pages": [world.page], "count": times}
+            post_json(f"{world.served.url}/sandbox/faults", {"rules": [rule]})
+            assert (await world.check()).is_parked is parked
+
+    run(scenario, forms_per_page=2, app_id="")

@@ -193,6 +193,8 @@ def test_a_refused_token_is_one_alarm() -> None:
         ("mass_not_visible", {"rows": (told(NotVisibleYet), told(NotVisibleYet))}, False),
         ("mass_not_visible", {"rows": (told(NotVisibleYet), None)}, True),
         ("mass_not_visible", {}, True),
+        ("token_refused", {"was_listed": False, "listing": told(NotVisibleYet)}, True),
+        ("lead_access_refused", {"was_listed": False, "listing": told(NotVisibleYet)}, False),
     ],
 )
 def test_what_heals_a_page(reason: str, changed: dict[str, Any], healed: bool) -> None:
