@@ -17,6 +17,7 @@ from worker import logs
 from worker.doorbell import MESSAGE_EXPIRES_SECONDS
 from worker.inbox import (
     BACKFILL_TASK,
+    CHECK_TASK,
     DEEP_TASK,
     DISCOVER_TASK,
     DRAIN_TASK,
@@ -97,6 +98,7 @@ def _options(settings: Settings) -> dict[str, Any]:
             },
             DEEP_TASK: {"task": DEEP_TASK, "schedule": min(DEEP_EVERY_SECONDS, settings.reconcile_deep)},
             FORGET_TASK: {"task": FORGET_TASK, "schedule": FORGET_EVERY_SECONDS},
+            CHECK_TASK: {"task": CHECK_TASK, "schedule": settings.ring_every},
         },
         "timezone": "UTC",
     }

@@ -49,6 +49,7 @@ DISCOVER_TASK: Final = "forms.discover"
 RECONCILE_TASK: Final = "leads.reconcile"
 DEEP_TASK: Final = "leads.reconcile_deep"
 FORGET_TASK: Final = "leads.forget"
+CHECK_TASK: Final = "pages.check"
 
 WIRE_VERSION: Final = "1"
 

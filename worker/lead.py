@@ -101,7 +101,7 @@ class Lead:
             if text is None and value not in (None, ""):
                 extra[name] = value
         told = answer.get("created_time")
-        created_time = _time(told)
+        created_time = graph_time(told)
         if created_time is None and told is not None:
             extra["created_time"] = told
         told = answer.get("is_organic")
@@ -169,7 +169,7 @@ def _flag(value: object) -> bool | None:
     return True if value in _TRUE else False if value in _FALSE else None
 
 
-def _time(value: object) -> datetime | None:
+def graph_time(value: object) -> datetime | None:
     """Graph's `2015-02-28T08:49:14+0000` as aware UTC; None where it is no time that Postgres can hold."""
     try:
         if isinstance(value, str):

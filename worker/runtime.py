@@ -27,11 +27,13 @@ from psycopg_pool import AsyncConnectionPool
 
 from worker.account_pages import AccountPages
 from worker.account_token import AccountTokens
+from worker.alerts import Alerts, AlertSettings
 from worker.backfill import BackfillRun, WalkLimits
 from worker.budget.granting import Granter, LimitSettings
 from worker.budget.ledger import Ledger
 from worker.budget.policy import Lane, Shares, Window
 from worker.calls import Calls
+from worker.checking import CheckSettings, PageChecker
 from worker.connecting import Connector
 from worker.disconnecting import Disconnector
 from worker.erased import ErasedList
@@ -46,7 +48,7 @@ from worker.outcomes import RetryPolicy
 from worker.reading import LeadReader
 from worker.reconcile import Reconciler, ReconcileSettings
 from worker.sealing import Keys
-from worker.settings import Settings
+from worker.settings import Settings, environment
 from worker.sources import DueSource, StreamSource
 from worker.steady import machine, steady
 from worker.store.backfills import BackfillStore, LeasedSlice
@@ -54,7 +56,8 @@ from worker.store.budget import BudgetStore
 from worker.store.connections import ConnectionStore
 from worker.store.erasures import ErasureStore
 from worker.store.forms import FormStore
-from worker.store.leads import LeadStore, StoreSettings
+from worker.store.health import HealthStore
+from worker.store.leads import BY_ORDER, LeadStore, StoreSettings
 from worker.store.tokens import TokenStore
 from worker.stream import LeadStream, consumer_name
 from worker.subscribing import Subscriber
@@ -198,9 +201,7 @@ async def open_token_store(settings: Settings) -> AsyncIterator[TokenStore]:
 
 def create_backfill_store(pool: AsyncConnectionPool, leads: LeadStore, settings: Settings) -> BackfillStore:
     """The rows of backfills."""
-    return BackfillStore(
-        pool, leads, lease_seconds=settings.lease_seconds, probe_every=settings.parked_probe_every
-    )
+    return BackfillStore(pool, leads, lease_seconds=settings.lease_seconds)
 
 
 def create_form_finder(
@@ -209,6 +210,61 @@ def create_form_finder(
     """Whoever asks Graph for forms."""
     ages = FormAges(usual=timedelta(seconds=settings.forms_discover))
     return FormFinder(graph=graph, budget=budget, rows=rows, tokens=tokens, ages=ages, clock=now)
+
+
+def create_checker(
+    graph: GraphClient,
+    budget: Granter,
+    pool: AsyncConnectionPool,
+    tokens: StoredTokens,
+    settings: Settings,
+    ring: Callable[[], Awaitable[None]],
+) -> PageChecker:
+    """Whoever looks at the Pages' health."""
+    return PageChecker(
+        graph=graph,
+        budget=budget,
+        tokens=tokens,
+        token_rows=TokenStore(pool),
+        keys=create_keys(settings),
+        rows=HealthStore(pool),
+        pages=LeadStore(pool, store_settings(settings)),
+        caller=Caller(settings.app_id, settings.graph_version, settings.app_secrets[0]),
+        settings=CheckSettings(
+            every=timedelta(seconds=settings.health_every),
+            parked_every=timedelta(seconds=settings.parked_probe_every),
+            resubscribe=settings.health_resubscribe,
+            by_order=BY_ORDER,
+        ),
+        clock=now,
+        ring=ring,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Ward:
+    """What a command needs that looks at Pages' health: the rows, and who asks Graph."""
+
+    leads: LeadStore
+    health: HealthStore
+    checker: PageChecker
+
+
+@asynccontextmanager
+async def open_ward(settings: Settings, ring: Callable[[], Awaitable[None]]) -> AsyncIterator[Ward]:
+    """Rows, ledger and Graph, for a command that checks Pages and ends."""
+    async with (
+        create_pool(settings, 1) as pool,
+        aioredis.Redis.from_url(settings.redis_url, protocol=2, socket_timeout=5) as client,
+        GraphClient(graph_settings(settings), steady) as graph,
+    ):
+        budget = create_granter(create_ledger(client, settings), BudgetStore(pool), settings)
+        tokens = create_tokens(pool, settings)
+        yield Ward(
+            LeadStore(pool, store_settings(settings)),
+            HealthStore(pool),
+            create_checker(graph, budget, pool, tokens, settings, ring),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -352,6 +408,7 @@ class Runtime:
         self._thread = threading.Thread(target=self._loop.run_forever, name="leadsync-loop", daemon=True)
         self._neighbours = AsyncExitStack()
         self._besides: dict[str, Future[None]] = {}
+        self._ring: Callable[[], None] = lambda: None
         self.pid = os.getpid()
 
     def open(self) -> "Runtime":
@@ -416,6 +473,11 @@ class Runtime:
             on_progress=self._family.note_progress,
         )
         self._forgetter = Forgetter(ErasureStore(pool), ErasedList(client), now)
+        self._checker = create_checker(graph, budget, pool, tokens, settings, self._ring_healed)
+        alerts = AlertSettings(
+            settings.alert_url, settings.alert_secret, settings.alert_command, environment()
+        )
+        self._alerts = Alerts(HealthStore(pool), alerts, now)
         self._reader = LeadReader(
             graph=graph,
             budget=budget,
@@ -505,6 +567,18 @@ class Runtime:
         counts = await self._forms.run(stop)
         # Limits follow from Meta's counts, which have just come.
         return counts | await self._limits.run(stop)
+
+    def check_pages(self, ring: Callable[[], None]) -> None:
+        """Look at the Pages that are due, and send alerts that are, beside whatever else this process does.
+
+        `ring` lets the workers look at once at what waits for a Page that has healed.
+        """
+        self._ring = ring
+        self._beside("health", self._checker.run)
+        self._beside("alerts", self._alerts.run)
+
+    async def _ring_healed(self) -> None:
+        await asyncio.to_thread(self._ring)
 
     def _beside(self, what: str, work: Callable[[Callable[[], bool]], Awaitable[dict[str, int]]]) -> None:
         running = self._besides.get(what)

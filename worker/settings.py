@@ -4,6 +4,7 @@ Invariant: every problem is reported in one ConfigurationError, one a line, and 
 """
 
 import os
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,6 +57,11 @@ class Settings:
     not_visible_for: float
     park_after_deaths: int
     parked_probe_every: float
+    health_every: float
+    health_resubscribe: bool
+    alert_url: str = field(repr=False)
+    alert_secret: str = field(repr=False)
+    alert_command: str = field(repr=False)
     budget_window: float
     budget_floor: int
     budget_share: float
@@ -86,6 +92,8 @@ def read_settings(*needed: str) -> Settings:
     settings = _read(env)
     lacking = [name for name in needed if not env.str(name, "")]
     problems = _problems(env)
+    if settings.alert_url and not settings.alert_secret:
+        problems.append("ALERT_SECRET: is required where ALERT_URL is set; the alerts are signed with it")
     problems += [f"{name}: is required; set it in the environment or in .env" for name in lacking]
     if problems:
         raise ConfigurationError("\n".join(sorted(problems)))
@@ -140,6 +148,11 @@ def _read(env: Env) -> Settings:
         not_visible_for=seconds("NOT_VISIBLE_FOR_SECONDS", 7_200),
         park_after_deaths=count("PARK_AFTER_DEATHS", 10),
         parked_probe_every=seconds("PARKED_PROBE_EVERY_SECONDS", 900),
+        health_every=seconds("HEALTH_EVERY_SECONDS", 3_600),
+        health_resubscribe=env.bool("HEALTH_RESUBSCRIBE", True),
+        alert_url=text("ALERT_URL", "", _url("https", "http")),
+        alert_secret=text("ALERT_SECRET", ""),
+        alert_command=text("ALERT_COMMAND", "", _check_command),
         budget_window=env.float(
             "BUDGET_WINDOW_SECONDS", 86_400, validate=validate.Range(min=5, error="must be at least 5")
         ),
@@ -227,6 +240,15 @@ def _check_keys(text: str) -> None:
         parse_keys(text)
     except ValueError as error:
         raise ValidationError(str(error)) from None
+
+
+def _check_command(text: str) -> None:
+    try:
+        words = shlex.split(text)
+    except ValueError:
+        words = []
+    if text and not words:
+        raise ValidationError("is not a command line; quotes must be closed")
 
 
 def _pairs(text: str) -> list[str]:

@@ -85,6 +85,7 @@ class Run:
         self._queues = PageQueues()
         self._listing: set[str] = set()
         self._arrived: set[str] = set()
+        self._parking: set[str] = set()
         self._in_flight: dict[str, list[InFlight]] = {}
         self._wary: deque[InFlight] = deque()
         self._apart: set[str] = set()
@@ -184,6 +185,7 @@ class Run:
             announced = [r for r in announced if r.leadgen_id in self._in_flight]
         if announced:
             parked = await self._store.parked(sorted({r.page_id for r in announced}))
+            parked |= self._parking
             held = [r for r in announced if r.page_id in parked]
             if held:
                 now = self._clock()
@@ -291,6 +293,12 @@ class Run:
             settled = [(r, Retry(at, "internal_error", r.attempts + 1)) for r in ask.references]
         self._arrived.update(r.leadgen_id for r, outcome in settled if isinstance(outcome, Stored))
         self._settled.put_nowait(settled)
+        outcomes = {type(outcome) for _, outcome in settled}
+        if Park in outcomes and Stored not in outcomes:
+            # Each of the others would be one more refused call.
+            self._parking.add(page_id)
+            now, left = self._clock(), self._queues.take_all([page_id])
+            self._settled.put_nowait([(r, Snooze(now, "page_parked")) for r in left])
 
     async def _read_alone(self, page_id: str, ask: Ask) -> list[tuple[InFlight, Outcome]]:
         batch = ask.references
@@ -340,6 +348,7 @@ class Run:
                 failures += 1
                 continue
             self._store_is_up.set()
+            self._parking.difference_update(r.page_id for r, _ in settled)
             self._count(kept)
             for page_id, leads in spared.items():
                 await self._reader.spared(page_id, leads)

@@ -22,6 +22,7 @@ from worker.doorbell import BACKFILL_BELL_OF, DRAIN_BELL, RESUME_BELL_OF, Bell, 
 from worker.errors import LeadSyncError
 from worker.inbox import (
     BACKFILL_TASK,
+    CHECK_TASK,
     DEEP_TASK,
     DISCOVER_TASK,
     DRAIN_TASK,
@@ -30,6 +31,7 @@ from worker.inbox import (
     RECONCILE_TASK,
     RESUME_TASK,
     TIDY_TASK,
+    UPKEEP_QUEUE,
 )
 from worker.runtime import Family, Runtime
 from worker.settings import Settings
@@ -63,6 +65,7 @@ class Tasks:
         self._app.task(name=RECONCILE_TASK)(self._guarded(self._reconcile))
         self._app.task(name=DEEP_TASK)(self._guarded(self._reconcile_deep))
         self._app.task(name=FORGET_TASK)(self._guarded(self._forget))
+        self._app.task(name=CHECK_TASK)(self._guarded(self._check_pages))
         worker_ready.connect(self._on_ready, weak=False)
         worker_shutting_down.connect(self._on_shutdown, weak=False)
 
@@ -126,6 +129,18 @@ class Tasks:
     def _forget(self) -> None:
         self._runtime_here().forget()
 
+    def _check_pages(self) -> None:
+        self._runtime_here().check_pages(self._ring_for_healed)
+
+    def _ring_for_healed(self) -> None:
+        """A Page was taken up again: what waits for it is looked at now, not when the schedule rings."""
+        try:
+            self._bell().ring(RESUME_BELL_OF)
+            self._bell().ring(BACKFILL_BELL_OF)
+            send(self._app, RECONCILE_TASK, UPKEEP_QUEUE)
+        except (redis.RedisError, OperationalError, OSError) as error:
+            log.warning("ring_failed", error=type(error).__name__)
+
     def _began(self, counts: dict[str, int]) -> None:
         if any(counts.values()):
             log.info("reconciling", **counts)
@@ -167,12 +182,14 @@ class Tasks:
         timer.start()
 
 
-def ring_now(settings: Settings, bell: Bell) -> None:
-    """Let a worker look at once, from a command; where Redis is away the schedule rings later."""
+def ring_now(settings: Settings, *bells: Bell) -> None:
+    """Let workers look at once, from a command; where Redis is away the schedule rings later."""
     client = redis.Redis.from_url(settings.redis_url, socket_timeout=5, socket_connect_timeout=2, protocol=2)
     app = create_app(settings)
     with suppress(redis.RedisError, OperationalError, OSError):
-        Doorbell(client, lambda task, queue: send(app, task, queue)).ring(bell)
+        doorbell = Doorbell(client, lambda task, queue: send(app, task, queue))
+        for bell in bells:
+            doorbell.ring(bell)
 
 
 def _end_now() -> None:

@@ -89,8 +89,6 @@ class Leased(Protocol):
     def attempts(self) -> int: ...
     @property
     def failed_for(self) -> str | None: ...
-    @property
-    def is_probe(self) -> bool: ...
 
 
 L = TypeVar("L", bound=Leased, contravariant=True)
@@ -125,7 +123,6 @@ class Store(Protocol[L]):
     async def put_off_page(self, page_id: str, until: datetime, reason: str, now: datetime) -> None: ...
     async def restart(self, leased: L, *, calls: int, now: datetime) -> None: ...
     async def park(self, page_id: str, reason: str, now: datetime) -> bool: ...
-    async def unpark(self, page_ids: Sequence[str], now: datetime) -> tuple[str, ...]: ...
 
 
 @dataclass(slots=True)
@@ -215,8 +212,6 @@ class SliceWalker(Generic[L]):
                     return await self._failed(leased, walk, error)
                 continue
             await self._heard(leased, grant, page.usages)
-            if leased.is_probe and walk.result_pages == 0:
-                await self._store.unpark([leased.page_id], self._clock())
             ended = await self._take(leased, walk, page)
             if ended:
                 return ended

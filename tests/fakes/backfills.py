@@ -40,7 +40,6 @@ class ASlice:
     span: Slice = field(default_factory=lambda: Slice(SECOND - 90 * DAY, SECOND))
     attempts: int = 0
     failed_for: str | None = None
-    is_probe: bool = False
     turn: int = 1
 
 
@@ -262,11 +261,6 @@ class FakeRows:
         self.fails("park")
         self.parked[page_id] = reason
         return True
-
-    async def unpark(self, page_ids: Sequence[str], now: datetime) -> tuple[str, ...]:
-        self.fails("unpark")
-        self.unparked += page_ids
-        return tuple(page_ids)
 
     def _step(self, name: str, leased: ASlice, calls: int) -> _Row:
         self.fails(name)

@@ -16,7 +16,7 @@ from worker.batches import InFlight
 from worker.budget.policy import Lane
 from worker.errors import LedgerUnavailable, StoreUnavailable
 from worker.graph.wire import BATCH_LIMIT
-from worker.outcomes import Outcome, Stored
+from worker.outcomes import Outcome, Park, Stored
 
 
 @dataclass
@@ -53,6 +53,8 @@ class FakeStore:
         self.commits.append(len(settled))
         for reference, outcome in settled:
             self.rows[reference.leadgen_id] = "stored" if isinstance(outcome, Stored) else "waiting"
+            if isinstance(outcome, Park):
+                self.parked_pages.add(reference.page_id)
 
     async def _answer(self) -> None:
         await asyncio.sleep(self.takes)

@@ -247,7 +247,10 @@ def test_a_lead_of_an_unseen_form_makes_its_page_due(on_rows: Any) -> None:
         assert await due(at(602)) == [PAGE]
         await world.leads.park(PAGE, "token_refused", NOW)
         assert await due(at(602)) == []
+        assert await due(at(10**6)) == []
         await world.leads.unpark([PAGE], NOW)
+        assert await due(at(302)) == [PAGE]  # forms may have come meanwhile
+        await world.forms.asking(PAGE, at(301))
         await world.forms.keep_forms(PAGE, [Form("71")], at(603))
         assert await due(at(9_000)) == []
 

@@ -31,7 +31,6 @@ from worker.walking import SliceWalker
 
 T = TypeVar("T")
 LEASE = 120.0
-PROBE = StoreSettings().parked_probe_every
 SPAN = Slice(SECOND - DAY, SECOND)
 TODAY = NOW.date()
 
@@ -145,7 +144,7 @@ def on_store(database: str) -> Callable[[Callable[[World], Awaitable[T]]], T]:
         async def inner() -> T:
             async with AsyncConnectionPool(database, min_size=1, max_size=12, open=False, timeout=30) as pool:
                 leads = LeadStore(pool, StoreSettings())
-                store = BackfillStore(pool, leads, lease_seconds=LEASE, probe_every=PROBE)
+                store = BackfillStore(pool, leads, lease_seconds=LEASE)
                 return await scenario(World(store, leads, pool))
 
         return asyncio.run(inner())
@@ -437,21 +436,30 @@ def test_a_page_is_put_off_but_for_what_is_being_read(on_store: Any) -> None:
     on_store(scenario)
 
 
-def test_a_parked_page_is_probed_by_one_slice_when_its_probe_is_due(on_store: Any) -> None:
-    """Not before, and not again until the next is due; once it is taken up all its slices are due."""
+def test_no_slice_of_a_parked_page_is_leased(on_store: Any) -> None:
+    """However long it is held; once it is taken up all its slices are due."""
 
     async def scenario(world: World) -> None:
         await world.store.open(a_plan(parts=5), NOW)
         await world.store.park(PAGE, "token_refused", NOW)
-        assert await world.lease(after_now(PROBE - 1)) == ()
-        asked = (world.lease(after_now(PROBE)) for _ in range(8))
-        probes = [one for some in await asyncio.gather(*asked) for one in some]
-        assert [one.is_probe for one in probes] == [True]
-        assert await world.lease(after_now(2 * PROBE - 1)) == ()
-        (again,) = await world.lease(after_now(2 * PROBE))
-        assert again.is_probe
-        assert await world.store.unpark([PAGE], after_now(2 * PROBE)) == (PAGE,)
-        assert len(await world.lease(after_now(2 * PROBE))) == 4
+        assert await world.lease(after_now(10**6)) == ()
+        assert await world.leads.unpark([PAGE], after_now(10**6)) == (PAGE,)
+        assert len(await world.lease(after_now(10**6))) == 5
+
+    on_store(scenario)
+
+
+def test_a_walk_ends_where_its_page_is_parked(on_store: Any) -> None:
+    """What its result page brought is stored, and the slice is read from its beginning once the Page is taken up."""
+
+    async def scenario(world: World) -> None:
+        await world.store.open(a_plan(parts=1), NOW)
+        (held,) = await world.lease()
+        await world.leads.park(PAGE, "by_hand", NOW)
+        assert not await world.store.write_leads(held, [], calls=1, now=NOW)
+        assert await world.lease(after_now(10**6)) == ()
+        await world.leads.unpark([PAGE], after_now(10**6))
+        assert len(await world.lease(after_now(10**6))) == 1
 
     on_store(scenario)
 

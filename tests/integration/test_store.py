@@ -29,7 +29,6 @@ T = TypeVar("T")
 SECRET = "ann-hunter2@example.org"
 DEATHS = StoreSettings().park_after_deaths
 LEASE = StoreSettings().lease_seconds
-PROBE = StoreSettings().parked_probe_every
 
 
 @dataclass
@@ -244,6 +243,7 @@ def test_what_was_erased_stays_erased(on_store: Any) -> None:
         await world.store.replay(at(5), ids=["1"], reason=None, page_id=None)
         await world.settle(*((in_flight(n), DeadLetter("x")) for n in range(2, DEATHS + 3)))
         assert await world.row(1) == row
+        await world.store.unpark([PAGE], at(9_999))
         assert await world.lease(at(10_000)) != ()
         assert await world.row(1) == row
         assert await world.store.known(["1"]) == {"1": "erased"}
@@ -646,18 +646,17 @@ def test_rows_given_back_are_due_at_once_and_blameless(on_store: Any) -> None:
     on_store(scenario)
 
 
-def test_nothing_of_a_parked_page_is_leased_but_a_few_probes(on_store: Any) -> None:
-    """While a Page is held its rows wait; every so often a few of them show whether it has healed."""
+def test_nothing_of_a_parked_page_is_leased(on_store: Any) -> None:
+    """While a Page is held its rows wait, however long; they were due all along once it is taken up."""
 
     async def scenario(world: World) -> None:
         await world.wait([*some(50), *some(5, OTHER_PAGE, 100)])
         assert await world.store.park(PAGE, "token_refused", NOW)
         assert await world.store.parked([PAGE, OTHER_PAGE]) == {PAGE}
         assert {r.page_id for r in await world.lease()} == {OTHER_PAGE}
-        probes = await world.lease(at(PROBE))
-        assert 0 < len([r for r in probes if r.page_id == PAGE]) <= 5
-        assert [r for r in await world.lease(at(PROBE + 1)) if r.page_id == PAGE] == []
-        assert [r for r in await world.lease(at(2 * PROBE)) if r.page_id == PAGE] != []
+        assert [r for r in await world.lease(at(10**6)) if r.page_id == PAGE] == []
+        assert await world.store.unpark([PAGE], at(10**6)) == (PAGE,)
+        assert len([r for r in await world.lease(at(10**6)) if r.page_id == PAGE]) == 50
 
     on_store(scenario)
 
@@ -800,12 +799,10 @@ def test_a_newer_hold_replaces_an_older_one(on_store: Any, until: datetime) -> N
 
 
 def test_a_lead_that_arrives_meanwhile_does_not_end_a_hold(on_store: Any) -> None:
-    """A hold is about calls, so what a call still brought says nothing against it; a park it ends."""
+    """A hold is about calls, so what a call still brought says nothing against it."""
 
     async def scenario(world: World) -> None:
-        await world.store.park(PAGE, "token_refused", NOW)
         await world.settle((in_flight(1), held(at(60))), (in_flight(2), Stored(a_lead(2))))
-        assert await world.store.parked([PAGE]) == frozenset()
         assert await world.lease(at(59)) == ()
         assert ids(await world.lease(at(60))) == ["1"]
 
@@ -906,16 +903,15 @@ def test_a_refused_token_parks_its_page_once(on_store: Any, capsys: pytest.Captu
     assert (told.out + told.err).count("page_parked") == 1
 
 
-def test_one_lead_that_is_read_takes_its_page_up_again(on_store: Any) -> None:
-    """A successful probe frees the Page, and what waited for it is due all along."""
+def test_a_lead_that_was_being_read_does_not_take_its_page_up_again(on_store: Any) -> None:
+    """Its call was answered before the token was refused: the Page stays held, so that it is one alarm and not many."""
 
     async def scenario(world: World) -> None:
         await world.settle(*((r, Park("token_refused")) for r in some(30)))
-        probes = await world.lease(at(PROBE))
-        await world.settle((probes[0], Stored(a_lead(probes[0].leadgen_id))), now=at(PROBE))
-        assert await world.store.parked([PAGE]) == frozenset()
-        rest = await world.lease(at(PROBE + LEASE))
-        assert len(rest) == 29
+        await world.settle((in_flight(99), Stored(a_lead(99))), now=at(1))
+        assert await world.store.parked([PAGE]) == {PAGE}
+        assert await world.state(99) == "stored"
+        assert await world.lease(at(10**6)) == ()
 
     on_store(scenario)
 

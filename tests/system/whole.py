@@ -226,7 +226,12 @@ def whole(
             supervisor.wait_ready(120)
             tokens_file.write_text(json.dumps(get_json(f"{sandbox_url}/sandbox/tokens")))
             migrate(stack.database_url)
-            running = replace(settings, database_url=stack.database_url, redis_url=stack.redis_url)
+            running = replace(
+                settings,
+                database_url=stack.database_url,
+                redis_url=stack.redis_url,
+                token_keys_file=stack.token_keys_file or settings.token_keys_file,
+            )
             yield Whole(running, supervisor, sandbox_url, folder, stack.webhook_url, env or {})
             found = canaries.look(
                 log=folder / "whole.log",

@@ -75,6 +75,10 @@ LAYERS: dict[str, set[str]] = {
     "worker.walking": PIPELINE | {"worker.plans", "worker.slices", "worker.tokens"},
     "worker.backfill": {"worker.errors", "worker.walking"},
     "worker.reconcile": {"worker.plans", "worker.budget.policy"},
+    "worker.health": PIPELINE | {"worker.graph.account"},
+    "worker.checking": PIPELINE
+    | {"worker.graph.account", "worker.health", "worker.sealing", "worker.tokens"},
+    "worker.alerts": {"worker.health"},
     "worker.form": PURE,
     "worker.forms": PIPELINE | {"worker.form", "worker.tokens"},
     "worker.questions": PURE | {"worker.form"},
@@ -129,7 +133,7 @@ DOORS: dict[str, set[str]] = {
     "waitress": {"receiver.wsgi"},
     "celery": {"receiver.publisher", "worker.app", "worker.tasks", "worker.schedule"},
     "kombu": {"receiver.publisher", "worker.app", "worker.tasks", "worker.schedule"},
-    "aiohttp": {"worker.graph.client", "worker.export_download", "sandbox"},
+    "aiohttp": {"worker.graph.client", "worker.export_download", "worker.alerts", "sandbox"},
     "redis": {
         "receiver.publisher",
         "worker.stream",
@@ -150,7 +154,7 @@ DOORS: dict[str, set[str]] = {
     "orjson": {"worker.json_text"},
     "environs": {"worker.settings", "receiver.settings", "sandbox.settings"},
     "click": {"worker.cli"},
-    "rich": {"worker.cli", "worker.demo", "worker.status", "worker.budget_report"},
+    "rich": {"worker.cli", "worker.demo", "worker.status", "worker.budget_report", "worker.pages_report"},
     "structlog": {"worker", "receiver", "sandbox"},
 }
 

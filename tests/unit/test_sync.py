@@ -167,11 +167,14 @@ def test_a_parked_page_s_references_wait() -> None:
     assert {outcome.reason for outcome in waiting if isinstance(outcome, Snooze)} == {"page_parked"}
 
 
-def test_leases_of_a_parked_page_are_its_probes() -> None:
-    """A row leased from a parked Page is read: that is how the Page is found to have healed."""
-    bench = Bench([in_flight(1, turn=2)])
-    bench.store.parked_pages = {PAGE}
-    assert bench.run() == {"stored": 1}
+def test_what_is_queued_behind_a_refused_call_is_not_asked_for() -> None:
+    """Once a call is refused, the rest of its Page waits unasked; another Page goes on."""
+    bench = Bench([*some(5_000), *some(2, OTHER_PAGE, 9_000)])
+    bench.reader.outcomes = {str(n): Park("token_refused") for n in range(1, 5_001)}
+    counts = bench.run()
+    assert counts["parked"] + counts["snoozed"] == 5_000
+    assert counts["stored"] == 2
+    assert len([page for page, _ in bench.reader.batches if page == PAGE]) <= 8
 
 
 def test_who_is_read_elsewhere_is_followed_until_it_is_there() -> None:

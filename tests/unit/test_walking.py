@@ -296,21 +296,6 @@ def test_a_page_without_a_token_is_parked_and_costs_no_call() -> None:
     assert bench.graph.asked == []
 
 
-@pytest.mark.parametrize("probed", [True, False])
-def test_a_probe_that_is_answered_takes_its_page_up_again(probed: bool) -> None:
-    """The first result page tells; a walk that is no probe says nothing of it."""
-    bench = Bench(some(600))
-    bench.walk(ASlice(span=HOUR, is_probe=probed))
-    assert bench.rows.unparked == ([PAGE] if probed else [])
-
-
-def test_a_probe_that_is_refused_leaves_its_page_held() -> None:
-    """Nothing but an answer takes a Page up."""
-    bench = Bench(some(600)).faults(TokenRefused("told"))
-    bench.walk(ASlice(span=HOUR, is_probe=True))
-    assert bench.rows.unparked == []
-
-
 @pytest.mark.parametrize("scope", ["page", "app", "user", "ad_account"])
 @pytest.mark.parametrize("at_result_page", [0, 1])
 def test_a_throttle_puts_off_the_page_and_counts_no_attempt(scope: str, at_result_page: int) -> None:

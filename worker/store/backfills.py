@@ -59,26 +59,14 @@ with recursive page (page_id) as (
             order by s.page_id limit 1)
     from page where page.page_id is not null
 ),
-probed as (
-    select p.page_id from pages p where p.parked_at is not null and p.probe_at <= %(now)s
-      and exists (select from slices s where s.page_id = p.page_id and s.due_at <= %(now)s)
-    order by p.page_id for update skip locked
-),
-moved as (
-    update pages p set probe_at = %(now)s::timestamptz + %(every)s::interval
-    from probed where p.page_id = probed.page_id
-    returning p.page_id
-),
 open_page as (
-    select page.page_id, %(per_page)s - coalesce(w.walks, 0) as room, coalesce(w.walks, 0) as walks, false as is_probe
+    select page.page_id, %(per_page)s - coalesce(w.walks, 0) as room, coalesce(w.walks, 0) as walks
     from page left join pages using (page_id)
         left join jsonb_to_recordset(%(walked)s::jsonb) as w (page_id text, walks integer) using (page_id)
     where page.page_id is not null and pages.parked_at is null
-    union all
-    select page_id, 1, 0, true from moved
 ),
 picked as (
-    select due.slice_id, open_page.is_probe
+    select due.slice_id
     from open_page cross join lateral (
         select s.slice_id, s.due_at from slices s join backfills b using (backfill_id)
         where s.page_id = open_page.page_id and s.due_at <= %(now)s and b.state = 'running'
@@ -93,18 +81,18 @@ leased as (
         readings = s.readings + 1, leads = 0, stored = 0,
         watermark = (select f.watermark from forms f where s.edge = 'form' and f.form_id = s.object_id)
     from picked where s.slice_id = picked.slice_id
-    returning s.*, picked.is_probe
+    returning s.*
 ),
 cleared as (
     delete from findings f using leased where f.slice_id = leased.slice_id
 )
 select l.slice_id, l.backfill_id, l.page_id, l.edge, l.object_id, l.since, l.until, l.turn, l.attempts,
-    l.failed_for, l.is_probe, l.watermark, b.purpose
+    l.failed_for, l.watermark, b.purpose
 from leased l join backfills b using (backfill_id)
 order by l.slice_id
 """
-"""Lease slices that are due, Pages in turns, and one of each parked Page whose probe is due; what an earlier reading
-of them had found is forgotten."""
+"""Lease slices that are due, Pages in turns and none of a parked one; what an earlier reading of them had found is
+forgotten."""
 
 WRITE: Final = f"""
 with r as materialized (select * from {LEAD_ROWS}),
@@ -146,12 +134,13 @@ found as (
         fresh = f.fresh + excluded.fresh, unexplained = f.unexplained + excluded.unexplained
 )
 select slice_id from held
+where not exists (select from pages p where p.page_id = %(page_id)s and p.parked_at is not null)
 """
 """One result page of a slice: leads that were not stored, or in part only, become rows; the others are left alone.
 
 All parts see the rows as they were before. A lead that was erased is known: Meta lists it and it is not missing.
-Nothing comes back where the slice is no longer ours, yet the leads are
-stored: they are paid for."""
+Nothing comes back where the slice is no longer ours, or its Page was parked meanwhile, yet the leads are stored: they
+are paid for."""
 
 RESTART: Final = """
 with held as (
@@ -439,19 +428,15 @@ class LeasedSlice:
     attempts: int = 0
     failed_for: str | None = None
     watermark: datetime | None = None
-    is_probe: bool = False
 
 
 class BackfillStore:
     """The rows of backfills. `pool` is open and belongs to this process; `now` is the caller's clock, aware UTC."""
 
-    def __init__(
-        self, pool: AsyncConnectionPool, leads: LeadStore, *, lease_seconds: float, probe_every: float
-    ) -> None:
+    def __init__(self, pool: AsyncConnectionPool, leads: LeadStore, *, lease_seconds: float) -> None:
         self._rows = Statements(pool).rows
         self._leads = leads
         self._lease = timedelta(seconds=lease_seconds)
-        self._probe_every = timedelta(seconds=probe_every)
 
     async def open(self, plan: Plan, now: datetime) -> tuple[int, bool]:
         """Begin it; its id, and whether it is new: the same backfill asked twice is one."""
@@ -481,16 +466,12 @@ class BackfillStore:
     async def lease(
         self, room: int, per_page: int, now: datetime, *, walked: Mapping[str, int]
     ) -> tuple[LeasedSlice, ...]:
-        """At most `room` slices that are due; of a Page at most `per_page`, less those that are `walked` already.
-
-        One of a parked Page, whose probe is due, is a probe: it tells whether the Page has healed.
-        """
+        """At most `room` slices that are due; of a Page at most `per_page`, less those that are `walked` already."""
         asked = {
             "room": room,
             "per_page": per_page,
             "now": now,
             "lease": self._lease,
-            "every": self._probe_every,
             "walked": json.dumps([{"page_id": page_id, "walks": n} for page_id, n in walked.items()]),
         }
         return tuple(
@@ -506,7 +487,6 @@ class BackfillStore:
                 attempts=row["attempts"],
                 failed_for=row["failed_for"],
                 watermark=row["watermark"],
-                is_probe=row["is_probe"],
             )
             for row in await self._rows(LEASE, asked)
         )
@@ -514,10 +494,6 @@ class BackfillStore:
     async def park(self, page_id: str, reason: str, now: datetime) -> bool:
         """Hold a Page; false where it was held already."""
         return await self._leads.park(page_id, reason, now)
-
-    async def unpark(self, page_ids: Sequence[str], now: datetime) -> tuple[str, ...]:
-        """Take Pages up again; those that were held."""
-        return await self._leads.unpark(page_ids, now)
 
     async def write_leads(
         self,
@@ -574,6 +550,7 @@ class BackfillStore:
             "listed": len(rows),
             "calls": calls,
             "purpose": leased.purpose,
+            "page_id": leased.page_id,
             "backfill_id": leased.backfill_id,
             "watermark": leased.watermark,
             **self._held(leased, now),

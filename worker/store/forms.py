@@ -109,7 +109,7 @@ unseen as (
     group by news.page_id
 ),
 due as (
-    select page_id, forms_asked_at from pages where coalesce(forms_asked_at < %(before)s, true)
+    select page_id, forms_asked_at from pages where parked_at is null and coalesce(forms_asked_at < %(before)s, true)
     union
     select u.page_id, p.forms_asked_at from unseen u left join pages p using (page_id)
     where p.parked_at is null and coalesce(p.forms_asked_at < %(unseen_before)s, true)
@@ -117,7 +117,8 @@ due as (
 )
 select page_id from due order by forms_asked_at nulls first, page_id limit %(most)s
 """
-"""Pages whose forms are due to be listed: asked for long ago, or a lead names a form that no listing since has held."""
+"""Pages, none of them parked, whose forms are due to be listed: asked for long ago, or a lead names a form that no
+listing since has held."""
 
 FORM: Final = """
 select * from forms where form_id = %(form_id)s

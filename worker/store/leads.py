@@ -14,11 +14,12 @@ import structlog
 from psycopg_pool import AsyncConnectionPool
 
 from worker.batches import InFlight
-from worker.errors import StoreUnavailable
+from worker.errors import NotVisibleYet, StoreUnavailable
 from worker.json_text import write_json
 from worker.lead import Lead
 from worker.outcomes import DeadLetter, Outcome, Park, Retry, Snooze, Stored, full_reading
 from worker.store import sql
+from worker.store.health import DOUBT
 from worker.store.statements import Row, RowsRefused, Statements
 
 log = structlog.get_logger("store")
@@ -26,11 +27,17 @@ log = structlog.get_logger("store")
 Settled: TypeAlias = tuple[InFlight, Outcome]
 
 REFUSED_REASON: Final = "row_refused"
+BY_HAND: Final = "by_hand"
+DISCONNECTED: Final = "disconnected"
+BY_ORDER: Final = (BY_HAND, DISCONNECTED)
+"""Reasons for parking that are an operator's will: such a Page never heals by itself."""
+DOUBTFUL_LEADS: Final = 3
+"""So many leads of a Page that Graph did not show twice, with none stored since, make its check due."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoreSettings:
-    """How a Page is parked and probed. Times in seconds."""
+    """When a Page is parked, and how often a parked one is looked at. Times in seconds."""
 
     park_after_deaths: int = 10
     parked_probe_every: float = 900.0
@@ -65,14 +72,12 @@ class LeadStore:
         return frozenset(row["page_id"] for row in await self._rows(sql.PARKED, {"page_ids": list(page_ids)}))
 
     async def lease_due(self, room: int, per_page: int, now: datetime) -> tuple[InFlight, ...]:
-        """Lease at most `room` rows that are due, and a few of each parked Page whose probe is due."""
+        """Lease at most `room` rows that are due, none of a parked Page."""
         lease = timedelta(seconds=self._settings.lease_seconds)
-        every = timedelta(seconds=self._settings.parked_probe_every)
-        probes = await self._rows(sql.PROBE_PARKED, {"now": now, "lease": lease, "every": every})
         due = await self._rows(
             sql.LEASE_DUE, {"now": now, "lease": lease, "per_page": per_page, "room": room}
         )
-        return tuple(_leased(row) for row in (*probes, *due))
+        return tuple(map(_leased, due))
 
     async def give_back(self, leased: Sequence[InFlight], now: datetime) -> None:
         """End these leases unread."""
@@ -155,8 +160,11 @@ class LeadStore:
             await self.park(page_id, parks[page_id], now)
         for page_id, reason in sorted(deaths):
             await self._park_on_mass_death(page_id, reason, now)
-        if stored:
-            await self.unpark(sorted(stored), now)
+        doubted = {r.page_id for r, outcome in settled if _is_doubtful(outcome)} - stored
+        if doubted:
+            every = timedelta(seconds=self._settings.parked_probe_every)
+            asked = {"page_ids": sorted(doubted), "leads": DOUBTFUL_LEADS, "every": every, "now": now}
+            await self._rows(DOUBT, asked)
 
     async def _hold(self, holds: Mapping[str, Snooze], now: datetime) -> None:
         page_ids = sorted(holds)
@@ -168,17 +176,36 @@ class LeadStore:
         }
         await self._rows(sql.HOLD, held)
 
-    async def park(self, page_id: str, reason: str, now: datetime) -> bool:
-        """Hold a Page; false where it was held already. The alarm goes out once."""
-        every = timedelta(seconds=self._settings.parked_probe_every)
-        held = await self._rows(sql.PARK, {"page_id": page_id, "reason": reason, "now": now, "every": every})
-        if held:
+    async def park(
+        self, page_id: str, reason: str, now: datetime, *, check_at: datetime | None = None
+    ) -> bool:
+        """Hold a Page; false where it was held already. The alarm goes out once.
+
+        It is looked at again at `check_at`, by default at once: its token may be derived anew. A reason of BY_ORDER
+        takes the place of one that heals by itself.
+        """
+        told = {
+            "page_id": page_id,
+            "reason": reason,
+            "now": now,
+            "check_at": check_at or now,
+            "every": timedelta(seconds=self._settings.parked_probe_every),
+            "by_order": reason in BY_ORDER,
+        }
+        held = await self._rows(sql.PARK, told)
+        if held and reason in BY_ORDER:
+            log.info("page_parked", page_id=page_id, reason=reason)
+        elif held:
             log.error("page_parked", page_id=page_id, reason=reason)
         return bool(held)
 
-    async def unpark(self, page_ids: Sequence[str], now: datetime) -> tuple[str, ...]:
-        """Take Pages up again; answers those that were held."""
-        freed = await self._rows(sql.UNPARK, {"page_ids": list(page_ids), "now": now})
+    async def unpark(
+        self, page_ids: Sequence[str], now: datetime, *, but: Sequence[str] = ()
+    ) -> tuple[str, ...]:
+        """Take Pages up again and let their forms be compared, but those parked for a reason of `but`; which were."""
+        freed = await self._rows(
+            sql.UNPARK, {"page_ids": list(page_ids), "now": now, "but": list(but), "by_order": list(BY_ORDER)}
+        )
         for row in freed:
             log.info("page_unparked", page_id=row["page_id"])
         return tuple(row["page_id"] for row in freed)
@@ -222,6 +249,16 @@ class LeadStore:
     async def latency(self, since: datetime) -> Row:
         """`leads`, and `p50`, `p99` in seconds from webhook to row, of what was received since then."""
         return (await self._rows(sql.LATENCY, {"since": since}))[0]
+
+
+def _is_doubtful(outcome: Outcome) -> bool:
+    """Graph did not show a lead, and not for the first time."""
+    match outcome:
+        case Retry(_, NotVisibleYet.reason, attempts):
+            return attempts > 1
+        case DeadLetter(NotVisibleYet.reason):
+            return True
+    return False
 
 
 def json_of(rows: Sequence[Row]) -> str:

@@ -138,27 +138,6 @@ parked or that the budget holds.
 The recursion walks the index from Page to Page, so that a Page with a million due rows hides no other.
 """
 
-PROBE_PARKED: Final = f"""
-with probed as (
-    select page_id from pages where parked_at is not null and probe_at <= %(now)s order by page_id
-    for update skip locked
-),
-moved as (
-    update pages p set probe_at = %(now)s::timestamptz + %(every)s::interval
-    from probed where p.page_id = probed.page_id
-    returning p.page_id
-),
-picked as (
-    select due.leadgen_id, due.due_at
-    from moved cross join lateral (
-        select leadgen_id, due_at from leadgen
-        where page_id = moved.page_id and due_at <= %(now)s and state = 'waiting'
-        order by random() limit 3 for update skip locked) as due
-)
-{_LEASED}
-"""
-"""Lease a few rows of each parked Page whose probe is due: they tell whether the Page has healed."""
-
 NEXT_DUE: Final = """
 with recursive page (page_id, due_at) as (
     (select page_id, due_at from leadgen where due_at is not null order by page_id, due_at limit 1)
@@ -209,21 +188,55 @@ select page_id from pages where parked_at is not null and page_id = any(%(page_i
 """Which of these Pages are parked."""
 
 PARK: Final = """
-insert into pages as p (page_id, parked_at, parked_reason, probe_at, updated_at)
-values (%(page_id)s, %(now)s, %(reason)s, %(now)s::timestamptz + %(every)s::interval, %(now)s)
-on conflict (page_id) do update set parked_at = excluded.parked_at, parked_reason = excluded.parked_reason,
-    probe_at = excluded.probe_at, updated_at = excluded.updated_at
-where p.parked_at is null
-returning page_id
+with held as (
+    insert into pages as p (page_id, parked_at, parked_reason, check_at, updated_at)
+    values (%(page_id)s, %(now)s, %(reason)s, %(check_at)s, %(now)s)
+    on conflict (page_id) do update set parked_at = excluded.parked_at, parked_reason = excluded.parked_reason,
+        -- A Page that is parked again and again is not looked at again and again at once.
+        check_at = case when p.unparked_at > %(now)s::timestamptz - %(every)s::interval
+                   then greatest(excluded.check_at, p.unparked_at + %(every)s::interval) else excluded.check_at end,
+        updated_at = excluded.updated_at
+    where p.parked_at is null
+       or excluded.parked_reason = 'disconnected' and p.parked_reason <> 'disconnected'
+       or excluded.parked_reason = 'by_hand' and p.parked_reason not in ('by_hand', 'disconnected')
+    returning page_id
+),
+told as (
+    insert into health_events (at, page_id, aspect, was, became, reason, due_at)
+    select %(now)s, page_id, 'page', 'open', 'parked', %(reason)s,
+        case when not %(by_order)s then %(now)s::timestamptz end
+    from held
+)
+select page_id from held
 """
-"""Hold a Page; answers a row only where it was not held before."""
+"""Hold a Page; answers a row only where it was not held before, or not by order. What an operator ordered needs no
+alert."""
 
 UNPARK: Final = """
-update pages set parked_at = null, parked_reason = null, probe_at = null, updated_at = %(now)s
-where page_id = any(%(page_ids)s) and parked_at is not null
-returning page_id
+with was as (
+    select page_id, parked_reason from pages
+    where page_id = any(%(page_ids)s) and parked_at is not null and parked_reason <> all(%(but)s)
+    order by page_id for update
+),
+freed as (
+    update pages p set parked_at = null, parked_reason = null, unparked_at = %(now)s,
+        forms_asked_at = null, updated_at = %(now)s
+    from was where p.page_id = was.page_id
+    returning p.page_id, was.parked_reason
+),
+gaps as (
+    update forms f set reconcile_at = %(now)s from freed where f.page_id = freed.page_id
+),
+told as (
+    insert into health_events (at, page_id, aspect, was, became, reason, due_at)
+    select %(now)s, page_id, 'page', 'parked', 'open', parked_reason,
+        case when parked_reason <> all(%(by_order)s) then %(now)s::timestamptz end
+    from freed order by page_id
+)
+select page_id from freed
 """
-"""Take Pages up again; what waits for them was due all along."""
+"""Take Pages up again, but those parked for one of `but`; what waits for them was due all along, and what nobody
+announced meanwhile is found by listing and comparing their forms at once."""
 
 MASS_DEATH: Final = """
 with alive as (
@@ -285,7 +298,7 @@ from leadgen where leadgen_id = %(id)s
 """All about one row but its answers."""
 
 LIST_PAGES: Final = """
-select p.page_id, p.parked_at, p.parked_reason, p.probe_at,
+select p.page_id, p.parked_at, p.parked_reason, p.check_at,
     case when p.held_until > now() then p.held_until end as held_until,
     (select count(*) from leadgen l where l.page_id = p.page_id and l.state = 'waiting') as waiting
 from pages p order by p.page_id

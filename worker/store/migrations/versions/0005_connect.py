@@ -30,7 +30,10 @@ alter table pages
     add column name text,
     add column connected_at timestamptz,
     add column check_at timestamptz,
+    add column unparked_at timestamptz,
     add column retention_days integer check (retention_days > 0);
+update pages set check_at = probe_at where parked_at is not null;
+alter table pages drop column probe_at;
 alter table forms add column retention_days integer check (retention_days > 0);
 create table page_health (
     page_id text primary key,
@@ -89,7 +92,8 @@ COMMENTS = {
     "page_tokens.refused_at": "When Meta was last seen to refuse the token; null: it is good as far as is known.",
     "pages.name": "The Page's name at Meta.",
     "pages.connected_at": "When it was connected by command; null: its token comes from the settings, or it is not.",
-    "pages.check_at": "When its health is next looked at.",
+    "pages.check_at": "When its health is next looked at; null: at once.",
+    "pages.unparked_at": "When it was last taken up again.",
     "pages.retention_days": "Its leads' answers are erased so many days after their creation; null: they are kept.",
     "forms.retention_days": "The same of one form; it goes before that of the Page.",
     "page_health": "How each Page was when it was last looked at; each aspect is one word, and why.",
