@@ -13,7 +13,15 @@ import pytest
 ROOT = Path(__file__).parents[2]
 OURS = ("worker", "receiver", "sandbox", "benchmarks", "tests")
 
-PURE = {"worker.errors", "worker.inbox", "worker.lead", "worker.batches", "worker.slices", "worker.outcomes"}
+PURE = {
+    "worker.errors",
+    "worker.inbox",
+    "worker.lead",
+    "worker.batches",
+    "worker.slices",
+    "worker.outcomes",
+    "worker.trail",
+}
 """What any deciding file may lean on."""
 
 PIPELINE = PURE | {
@@ -40,6 +48,7 @@ LAYERS: dict[str, set[str]] = {
     "worker": {"worker"},
     "worker.errors": set(),
     "worker.inbox": set(),
+    "worker.trail": set(),
     "worker.logs": set(),
     "worker.json_text": set(),
     "worker.sealing": {"worker.errors"},
