@@ -91,6 +91,13 @@ LAYERS: dict[str, set[str]] = {
     "worker.store": PURE
     | {"worker.store", "worker.budget.policy", "worker.plans", "worker.form", "worker.questions"}
     | {"worker.json_text", "worker.sealing", "worker.tokens"},
+    "worker.stream_search": {"worker.errors", "worker.inbox", "worker.stream"},
+    "worker.tracing": PIPELINE | {"worker.stream_search", "worker.tokens"},
+    "worker.trace_report": PURE | {"worker.stream_search", "worker.tracing"},
+    "worker.proving": PIPELINE
+    | {"worker.graph.account", "worker.missing", "worker.stream_search", "worker.tokens"},
+    "worker.missing": PURE | {"worker.graph.account", "worker.stream_search", "worker.trace_report"},
+    "worker.handshaking": set(),
     "worker.stream": {"worker.batches", "worker.errors", "worker.inbox"},
     # These run servers and processes, and know nothing of leads.
     "worker.embedded": {"worker.embedded", "worker.errors"},
@@ -110,6 +117,7 @@ DOORS: dict[str, set[str]] = {
     "redis": {
         "receiver.publisher",
         "worker.stream",
+        "worker.stream_search",
         "worker.budget.ledger",
         "worker.doorbell",
         "worker.watchdog",
@@ -126,7 +134,7 @@ DOORS: dict[str, set[str]] = {
     "orjson": {"worker.json_text"},
     "environs": {"worker.settings", "receiver.settings", "sandbox.settings"},
     "click": {"worker.cli"},
-    "rich": {"worker.cli", "worker.demo", "worker.status", "worker.budget_report"},
+    "rich": {"worker.cli", "worker.demo", "worker.status", "worker.budget_report", "worker.trace_report"},
     "structlog": {"worker", "receiver", "sandbox"},
 }
 

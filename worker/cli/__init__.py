@@ -15,6 +15,8 @@ from worker.cli.export import export
 from worker.cli.files import export_csv, import_
 from worker.cli.pages import pages
 from worker.cli.running import demo, health, migrate, sandbox, schedule, status, up, worker
+from worker.cli.test_lead import test_lead
+from worker.cli.trace import trace
 
 
 @click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -45,5 +47,7 @@ for _command in (
     import_,
     export,
     export_csv,
+    trace,
+    test_lead,
 ):
     main.add_command(_command)
