@@ -113,7 +113,7 @@ async def prove(
         told(passed)
         row = await near.rows.lead(leadgen_id)
         standing = await near.find(leadgen_id, since_ms)
-        _note(passed, row, standing)
+        _note(passed, row, standing, near.clock())
         over = first_missing(passed) is None or (row is not None and row["state"] == "dead")
         if over or near.clock() >= ends_at:
             break
@@ -136,12 +136,14 @@ async def prove(
     return Proof(leadgen_id, page_id, form_id, began_at, passed, missing, reasons)
 
 
-def _note(passed: dict[str, datetime | None], row: Row | None, standing: Standing) -> None:
+def _note(passed: dict[str, datetime | None], row: Row | None, standing: Standing, now: datetime) -> None:
     """Which hops were passed by now; what was seen once stays."""
     if standing.entries:
         entry = standing.entries[0]
         passed.setdefault(RECEIVED, _moment(entry.received_ms))
         passed.setdefault(STREAMED, _moment(entry.added_ms))
+        if standing.reserved_by is not None:
+            passed.setdefault(TAKEN, now - timedelta(milliseconds=entry.idle_ms))
     if row is None or not row["announced"] or row["received_at"] is None:
         return
     received = row["received_at"]

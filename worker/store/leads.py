@@ -27,6 +27,7 @@ log = structlog.get_logger("store")
 Settled: TypeAlias = tuple[InFlight, Outcome]
 
 REFUSED_REASON: Final = "row_refused"
+MILLISECOND: Final = timedelta(milliseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,7 +294,7 @@ def row_of(reference: InFlight, outcome: Outcome, now: datetime) -> Row:
 
 
 def _milliseconds(took: timedelta) -> int:
-    return min(max(0, took // timedelta(milliseconds=1)), MOST_MS)
+    return min(max(0, took // MILLISECOND), MOST_MS)
 
 
 def _verdict(row: Row, state: str, reason: str, due_at: datetime | None, befell: str, now: datetime) -> Row:
