@@ -42,11 +42,12 @@ class MetasSide:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """All that was found. `deliveries`: what the receiver has counted meanwhile, by verdict.
+    """All that was found about a lead of `page_id`. `deliveries`: what the receiver has counted meanwhile, by verdict.
 
     `looked`: when workers and schedule last looked at their work, by queue, aware UTC.
     """
 
+    page_id: str = "PAGE"
     row: Row | None = None
     entry: Lying | None = None
     page: Row | None = None
@@ -72,7 +73,7 @@ def why(hop: str, found: Found, now: datetime) -> list[str]:
 
 
 def _no_ping(found: Found) -> list[str]:
-    told = [*_of_page(found.metas), *_of_app(found.metas), *_of_receiver(found.deliveries)]
+    told = [*_of_page(found.page_id, found.metas), *_of_app(found.metas), *_of_receiver(found.deliveries)]
     if found.row is not None:
         told.append(f"the lead itself is here: {in_words(found.row['source'])} brought it")
     return told or [
@@ -81,15 +82,17 @@ def _no_ping(found: Found) -> list[str]:
     ]
 
 
-def _of_page(metas: MetasSide | None) -> list[str]:
+def _of_page(page_id: str, metas: MetasSide | None) -> list[str]:
     if metas is None:
         return []
     if metas.page_trouble:
         return [f"the Page's subscription could not be read: {metas.page_trouble}"]
     if metas.page_fields is None:
-        return ["the app is not installed on the Page: `leadsync connect --page PAGE` subscribes it"]
+        return [f"the app is not installed on the Page: `leadsync connect --page {page_id}` subscribes it"]
     if LEADGEN not in metas.page_fields:
-        return [f"the Page's subscription lacks the field {LEADGEN}: `leadsync connect --page PAGE` adds it"]
+        return [
+            f"the Page's subscription lacks the field {LEADGEN}: `leadsync connect --page {page_id}` adds it"
+        ]
     return []
 
 

@@ -125,6 +125,7 @@ async def prove(
         return proof
     condition = await near.condition()
     found = Found(
+        page_id,
         row,
         standing.entries[-1] if standing.entries else None,
         await near.rows.page(page_id),

@@ -333,7 +333,8 @@ def render(told: Mapping[str, Any]) -> Group:
     if told["hops"]:
         table = _table("way", "hop", "at", "after the webhook")
         for hop in told["hops"]:
-            table.add_row(hop["hop"], _when(hop["at"]), f"{hop['seconds']:.3f} s")
+            at = f"{hop['at'].astimezone(UTC):%Y-%m-%d %H:%M:%S.%f}"[:-3]
+            table.add_row(hop["hop"], f"{at} UTC", f"{hop['seconds']:.3f} s")
         parts.append(table)
     if told["trail"]:
         table = _table("what befell it", "at", "times", "until", "what and why")
@@ -370,7 +371,8 @@ def _facts(told: Mapping[str, Any]) -> Table:
             table.add_row("marks", ", ".join(marks))
         table.add_row("calls made for it", f"about {told['calls']}")
     if form:
-        table.add_row("its form", f"{form['name'] or form['form_id']}{_covered(form, None)}")
+        named = " ".join(filter(None, (form["form_id"], form["name"])))
+        table.add_row("its form", f"{named}{_covered(form, None)}")
     if day:
         table.add_row(
             "reconciled that day",

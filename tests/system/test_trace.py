@@ -257,6 +257,5 @@ def test_a_test_lead_that_is_missing_says_where(stack: Whole, page: dict[str, An
     stack.post("subscriptions", {"drop_pages": [page["page_id"]]})
     status, told = prove(stack, page, 2)
     assert (status, told["missing"]) == (1, "webhook received")
-    assert told["why"] == [
-        "the app is not installed on the Page: `leadsync connect --page PAGE` subscribes it"
-    ]
+    subscribes = f"`leadsync connect --page {page['page_id']}` subscribes it"
+    assert told["why"] == [f"the app is not installed on the Page: {subscribes}"]

@@ -322,18 +322,22 @@ FREE = {"page_id": PAGE, "parked_at": None, "held_until": None}
         ("Graph's answer", Found(), "has not answered yet"),
         (
             "Graph's answer",
-            Found(WAITING, page=FREE),
+            Found(row=WAITING, page=FREE),
             "that is over: is there a worker for the queue `upkeep`?",
         ),
-        ("Graph's answer", Found({**WAITING, "due_at": at(60)}, page=FREE), "Graph does not show the lead"),
         (
             "Graph's answer",
-            Found(WAITING, page={**FREE, "parked_at": NOW, "parked_reason": "token_refused"}),
+            Found(row={**WAITING, "due_at": at(60)}, page=FREE),
+            "Graph does not show the lead",
+        ),
+        (
+            "Graph's answer",
+            Found(row=WAITING, page={**FREE, "parked_at": NOW, "parked_reason": "token_refused"}),
             f"`leadsync pages unpark {PAGE}`",
         ),
         (
             "Graph's answer",
-            Found(WAITING, page={**FREE, "held_until": at(99), "held_reason": "budget"}),
+            Found(row=WAITING, page={**FREE, "held_until": at(99), "held_reason": "budget"}),
             "12:01:39 UTC",
         ),
         (

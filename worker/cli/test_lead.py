@@ -76,10 +76,14 @@ async def _run(
             caller=Caller(settings.app_id, settings.graph_version, settings.app_secrets[0]),
             clock=now,
         )
-        if not live:
-            return await prove(form_id, page_id, near=near, seconds=seconds)
+        console = Console()
+        if not live or not console.is_terminal:
+            proof = await prove(form_id, page_id, near=near, seconds=seconds)
+            if live:
+                console.print(_table(proof.passed, proof.began_at, proof.missing))
+            return proof
         began_at = now()
-        with Live(console=Console(), transient=False, refresh_per_second=5) as display:
+        with Live(console=console, refresh_per_second=5) as display:
             proof = await prove(
                 form_id, page_id, near=near, seconds=seconds,
                 told=lambda passed: display.update(_table(passed, began_at)),
