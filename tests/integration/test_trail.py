@@ -17,6 +17,7 @@ from worker.plans import FormFacts, plan_forms, span_of
 from worker.store.backfills import BackfillStore
 from worker.store.imports import ImportStore
 from worker.store.leads import LeadStore, StoreSettings
+from worker.store.trace import TraceStore
 from worker.trail import MOST_ENTRIES, MOST_MS, Entry, calls_of
 
 Scenario = Callable[[World], Awaitable[None]]
@@ -228,5 +229,54 @@ def test_a_lead_that_waited_for_months_has_a_time_all_the_same(on_store: Any) ->
         read_at: datetime = at(80 * 86_400)
         await world.settle((in_flight(1), Stored(a_lead(1), read_at)))
         assert (await world.row(1))["read_ms"] == MOST_MS
+
+    on_store(scenario)
+
+
+def test_an_erased_lead_is_told_by_which_kind_of_order(on_store: Any) -> None:
+    """The order of the same moment, that of its own Page and form first; of a lead that is not erased, none."""
+
+    async def scenario(world: World) -> None:
+        rows = TraceStore(world.pool)
+        await world.settle((in_flight(1), Stored(a_lead(1))), (in_flight(2), Stored(a_lead(2))))
+        await world.sql("update leadgen set state = 'erased', updated_at = %s where leadgen_id = '1'", at(9))
+        assert await rows.erasure("1") is None
+        for page, form, order in (("77", "78", "retention"), (PAGE, FORM, "answer"), (PAGE, None, "id")):
+            await world.sql(
+                "insert into erasures (at, by_order_of, page_id, form_id, leads) values (%s, %s, %s, %s, 1)",
+                at(9), order, page, form,
+            )  # fmt: skip
+        assert await rows.erasure("1") == {"by_order_of": "answer", "at": at(9)}
+        assert await rows.erasure("2") is None
+
+    on_store(scenario)
+
+
+def test_a_form_tells_how_far_it_is_reconciled(on_store: Any) -> None:
+    """Its watermark, when it was last compared, the day of a lead, and a reading that is under way."""
+
+    async def scenario(world: World) -> None:
+        rows = TraceStore(world.pool)
+        assert await rows.form(FORM) is None
+        await world.sql(
+            "insert into forms (form_id, page_id, status, watermark) values (%s, %s, 'ACTIVE', %s)",
+            FORM,
+            PAGE,
+            at(-60),
+        )
+        await world.sql(
+            "insert into reconciliations"
+            " (form_id, day, page_id, metas, ours, missing, repaired, unexplained, checked_at)"
+            " values (%s, %s, %s, 5, 4, 2, 1, 1, %s)",
+            FORM, NOW.date(), PAGE, at(-5),
+        )  # fmt: skip
+        form = await rows.form(FORM)
+        assert form is not None
+        assert (form["watermark"], form["compared_at"], form["reading"]) == (at(-60), at(-5), None)
+        day = await rows.day(FORM, NOW)
+        assert day is not None
+        assert (day["metas"], day["repaired"], day["unexplained"]) == (5, 1, 1)
+        assert await rows.day(FORM, NOW - timedelta(days=1)) is None
+        assert [row["form_id"] for row in await rows.active_forms()] == [FORM]
 
     on_store(scenario)

@@ -250,6 +250,7 @@ def test_a_test_lead_passes_every_hop_twice(stack: Whole, page: dict[str, Any]) 
 
 def test_a_test_lead_that_is_missing_says_where(stack: Whole, page: dict[str, Any]) -> None:
     """A Page without a subscription and a worker that holds still are told apart."""
+    assert leadsync(stack, "test-lead")[0] == 2, "with several forms, or none, one must be named"
     with stopped(stack, "worker"):
         status, told = prove(stack, page, 2)
     assert (status, told["missing"]) == (1, "taken up")
