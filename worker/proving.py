@@ -145,9 +145,10 @@ def _note(passed: dict[str, datetime | None], row: Row | None, standing: Standin
         passed.setdefault(STREAMED, _moment(entry.added_ms))
         if standing.reserved_by is not None:
             passed.setdefault(TAKEN, now - timedelta(milliseconds=entry.idle_ms))
-    if row is None or not row["announced"] or row["received_at"] is None:
+    if row is None or not row["announced"]:
         return
-    received = row["received_at"]
+    # Of a lead that a listing had brought before, its webhook is known to have come by then.
+    received = row["received_at"] or row["last_seen_at"]
     passed[RECEIVED] = received
     passed.setdefault(STREAMED, None)
     passed[TAKEN] = _after(received, row["taken_ms"])

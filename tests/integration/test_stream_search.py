@@ -65,16 +65,22 @@ def test_a_long_stream_is_looked_through_in_blocks(on_redis: Any, monkeypatch: p
 
     async def scenario(client: Any) -> None:
         first = await add(client)
-        for n in range(33):
+        for n in range(25):
             await add(client, str(7_000 + n))
+        end_of_block = await add(client)
+        for n in range(8):
+            await add(client, str(8_000 + n))
         last = await add(client)
         told: list[tuple[int, int]] = []
         standing = await search(client, LEAD, told=lambda looked, length: told.append((looked, length)))
-        assert [entry.entry_id for entry in standing.entries] == [first, last]
-        assert told == [(10, 35), (20, 35), (30, 35)]
+        assert [entry.entry_id for entry in standing.entries] == [first, end_of_block, last]
+        assert told == [(10, 36), (20, 36), (30, 36)]
         monkeypatch.setattr(stream_search, "ENTRIES_AT_MOST", 20)
         standing = await search(client, LEAD)
-        assert ([entry.entry_id for entry in standing.entries], standing.whole) == ([last], False)
+        assert ([entry.entry_id for entry in standing.entries], standing.whole) == (
+            [end_of_block, last],
+            False,
+        )
 
     on_redis(scenario)
 

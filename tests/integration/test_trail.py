@@ -197,8 +197,9 @@ def test_what_was_stored_in_part_and_is_completed_is_told(on_store: Any) -> None
     """By its own second reading, or by a file."""
 
     async def scenario(world: World) -> None:
-        await world.settle((in_flight(1), Stored(a_lead(1, in_part=True))))
-        await verdict(world, Stored(a_lead(1)), 100)
+        await world.settle((in_flight(1), Stored(a_lead(1, in_part=True), at(1))))
+        await verdict(world, Stored(a_lead(1), at(100)), 100)
+        assert (await world.row(1))["read_ms"] == 1_000, "that of the first answer"
         assert await trail(world) == [("completed", "reading", 1, 100, 100)]
         await world.settle((in_flight(2), DeadLetter("lead_gone")))
         imported = replace(a_lead(2), in_part=True)

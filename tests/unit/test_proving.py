@@ -132,7 +132,13 @@ class Bench:
 
 
 def a_row(state: str = "stored", **changed: Any) -> dict[str, Any]:
-    times = {"received_at": at(0.1), "taken_ms": 100, "read_ms": 300, "stored_at": at(0.5)}
+    times = {
+        "received_at": at(0.1),
+        "taken_ms": 100,
+        "read_ms": 300,
+        "stored_at": at(0.5),
+        "last_seen_at": at(0.7),
+    }
     return {
         "state": state,
         "reason": None,
@@ -273,6 +279,8 @@ def test_a_lead_that_came_without_its_ping_lacks_the_ping() -> None:
     hop, told = missing(Bench(rows=Rows(row)))
     assert hop == "webhook received"
     assert "the lead itself is here: a reconciliation brought it" in told
+    proof = Bench(rows=Rows({**row, "announced": 1})).prove()
+    assert (proof.missing, proof.passed["webhook received"]) == (None, at(0.7))
 
 
 def test_a_lead_nobody_takes_up_is_missing_there() -> None:
