@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from worker.inbox import LeadReference
+from worker.trail import MOST_MS
 
 _ANNOUNCED_WITHIN: Final = 92 * 86_400
 
@@ -23,7 +24,7 @@ class InFlight:
     says nothing of this reference as long as it was held together with others. `attempts` are failures
     for `failed_for`. `in_part`: the lead is stored already, without its ad fields. `created_time` is what the webhook
     said of the lead; `due_at` since when a leased row was due. `unasked`: a listing brought the lead along, and nobody
-    has taken its reference up.
+    has taken its reference up. `taken_ms`: from the webhook until a worker first took the reference up.
     """
 
     leadgen_id: str
@@ -42,10 +43,13 @@ class InFlight:
     created_time: datetime | None = None
     due_at: datetime | None = None
     unasked: bool = False
+    taken_ms: int | None = None
 
     @classmethod
-    def from_entry(cls, reference: LeadReference, entry_id: bytes, *, crashes: int = 0) -> "InFlight":
-        """A stream entry."""
+    def from_entry(
+        cls, reference: LeadReference, entry_id: bytes, *, crashes: int = 0, now_ms: int | None = None
+    ) -> "InFlight":
+        """A stream entry, taken up at `now_ms` (unix milliseconds)."""
         received_at = datetime.fromtimestamp(reference.received_at / 1000, UTC)
         return cls(
             leadgen_id=reference.leadgen_id,
@@ -57,6 +61,7 @@ class InFlight:
             entry_id=entry_id,
             crashes=crashes,
             created_time=_plausible(reference.created_time, received_at),
+            taken_ms=None if now_ms is None else min(max(0, now_ms - reference.received_at), MOST_MS),
         )
 
     @classmethod

@@ -184,6 +184,7 @@ class ListingReader:
         fields: Sequence[str],
     ) -> list[Settled]:
         settled: list[Settled] = []
+        read_at = self._clock()
         for entry in found.entries:
             leadgen_id = entry.get("id") if isinstance(entry, dict) else None
             if not isinstance(leadgen_id, str) or not is_id(leadgen_id):
@@ -191,7 +192,7 @@ class ListingReader:
             reference = wanted.pop(leadgen_id, None) or InFlight.listed(
                 leadgen_id, page_id, ask.form_id, self._clock()
             )
-            outcome = self._verdicts.stored(reference, entry, fields)
+            outcome = self._verdicts.stored(reference, entry, fields, read_at)
             if isinstance(outcome, Stored) or not reference.unasked:
                 settled.append((reference, outcome))
         return settled

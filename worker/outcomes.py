@@ -5,7 +5,7 @@ exactly one outcome, and only Retry counts an attempt.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final, TypeAlias
 
@@ -24,9 +24,10 @@ from worker.lead import Lead
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """The lead is there and becomes a row."""
+    """The lead is there and becomes a row. `read_at`: when Graph's answer had come, where somebody wants to know."""
 
     lead: Lead
+    read_at: datetime | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

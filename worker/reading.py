@@ -190,6 +190,7 @@ class LeadReader:
         grant: Grant,
     ) -> list[Settled]:
         settled: list[Settled] = []
+        read_at = self._clock()
         refused: list[InFlight] = []
         unanswered: list[InFlight] = []
         throttled: dict[str, tuple[Throttled, list[InFlight]]] = {}
@@ -203,7 +204,7 @@ class LeadReader:
             elif isinstance(raw, LeadSyncError):
                 settled.append((reference, self._verdicts.outcome(reference, raw)))
             else:
-                settled.append((reference, self._verdicts.stored(reference, raw, fields)))
+                settled.append((reference, self._verdicts.stored(reference, raw, fields, read_at)))
         if fields is not REDUCED_FIELDS and any(isinstance(outcome, Stored) for _, outcome in settled):
             self._refusals.pop(page_id, None)
         if not throttled:

@@ -59,7 +59,9 @@ from worker.store.forms import FormStore
 from worker.store.health import HealthStore
 from worker.store.leads import BY_ORDER, LeadStore, StoreSettings
 from worker.store.tokens import TokenStore
+from worker.store.trace import TraceStore
 from worker.stream import LeadStream, consumer_name
+from worker.stream_search import Standing, search
 from worker.subscribing import Subscriber
 from worker.sync import Limits, Run
 from worker.tokens import GivenTokens, StoredTokens
@@ -360,7 +362,7 @@ async def open_backfills(settings: Settings) -> AsyncIterator[BackfillStore]:
 
 
 @dataclass(frozen=True, slots=True)
-class Oblivion:
+class ErasureDesk:
     """What a command needs that forgets people."""
 
     rows: ErasureStore
@@ -369,14 +371,54 @@ class Oblivion:
 
 
 @asynccontextmanager
-async def open_oblivion(settings: Settings) -> AsyncIterator[Oblivion]:
+async def open_erasures(settings: Settings) -> AsyncIterator[ErasureDesk]:
     """Erased rows and the list in Redis, for a command that carries out an order and ends."""
     async with (
         create_pool(settings, 1) as pool,
         aioredis.Redis.from_url(settings.redis_url, protocol=2, socket_timeout=5) as client,
     ):
         rows, listed = ErasureStore(pool), ErasedList(client)
-        yield Oblivion(rows, listed, Forgetter(rows, listed, now))
+        yield ErasureDesk(rows, listed, Forgetter(rows, listed, now))
+
+
+@dataclass(frozen=True, slots=True)
+class TraceDesk:
+    """What a command needs that looks for one lead. `graph` is None where there is no app secret to sign with.
+
+    `find` looks for a lead in Redis, among what came since (unix milliseconds), and says how far it is.
+    """
+
+    rows: TraceStore
+    find: Callable[[str, int, Callable[[int, int], None]], Awaitable[Standing]]
+    stream: LeadStream
+    graph: GraphClient | None
+    budget: Granter
+    tokens: StoredTokens
+    backfills: BackfillStore
+
+
+@asynccontextmanager
+async def open_trace(settings: Settings) -> AsyncIterator[TraceDesk]:
+    """Rows, stream and Graph, for a command that looks for one lead and ends."""
+    async with (
+        create_pool(settings, 1) as pool,
+        aioredis.Redis.from_url(settings.redis_url, protocol=2, socket_timeout=5) as client,
+        AsyncExitStack() as opened,
+    ):
+        graph = GraphClient(graph_settings(settings), steady) if settings.app_secrets else None
+
+        async def find(leadgen_id: str, since_ms: int, told: Callable[[int, int], None]) -> Standing:
+            return await search(client, leadgen_id, since_ms=since_ms, told=told)
+
+        yield TraceDesk(
+            TraceStore(pool),
+            find,
+            LeadStream(client, "command", claim_after=settings.claim_after),
+            await opened.enter_async_context(graph) if graph else None,
+            create_granter(create_ledger(client, settings), BudgetStore(pool), settings),
+            create_tokens(pool, settings),
+            create_backfill_store(pool, LeadStore(pool, store_settings(settings)), settings),
+        )
 
 
 def graph_settings(settings: Settings) -> GraphSettings:

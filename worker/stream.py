@@ -150,13 +150,16 @@ class LeadStream:
         self, entries: Iterable[tuple[bytes, dict[bytes, bytes] | None]], crashes: dict[bytes, int]
     ) -> tuple[InFlight, ...]:
         references: list[InFlight] = []
+        now_ms = time.time_ns() // 1_000_000
         for entry_id, fields in entries:
             try:
                 reference = LeadReference.from_entry(fields or {})
             except UnreadableEntry as error:
                 await self._set_aside(entry_id, fields or {}, str(error))
                 continue
-            references.append(InFlight.from_entry(reference, entry_id, crashes=crashes.get(entry_id, 0)))
+            references.append(
+                InFlight.from_entry(reference, entry_id, crashes=crashes.get(entry_id, 0), now_ms=now_ms)
+            )
         return tuple(references)
 
     async def _set_aside(self, entry_id: bytes, fields: dict[bytes, bytes], reason: str) -> None:

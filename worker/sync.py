@@ -179,7 +179,12 @@ class Run:
             states = await self._store.known([r.leadgen_id for r in announced])
             again = [r for r in announced if states.get(r.leadgen_id, "in_part") != "in_part"]
             if again:
-                await self._store.seen_again(sorted(r.leadgen_id for r in again), self._clock())
+                await self._store.seen_again(
+                    sorted(
+                        r.leadgen_id for each in again for r in self._in_flight.get(each.leadgen_id, (each,))
+                    ),
+                    self._clock(),
+                )
                 self.counts["known"] += len(again)
                 await self._done(again)
             announced = [r for r in announced if r.leadgen_id in self._in_flight]
@@ -340,6 +345,8 @@ class Run:
             try:
                 kept, spared = await self._without_known(settled)
                 await self._store.settle(kept, self._clock())
+                if copies := self._copies(settled):
+                    await self._store.seen_again(copies, self._clock())
             except StoreUnavailable as error:
                 self._store_is_up.clear()
                 if failures == 0:
@@ -355,6 +362,16 @@ class Run:
             # Of those that were not kept there is a row, so whoever is in flight for one is done as well.
             await self._done([reference for reference, _ in settled])
             return
+
+    def _copies(self, settled: list[tuple[InFlight, Outcome]]) -> list[str]:
+        """The ids of references that joined these, each as often as it did: a row counts its first announcement."""
+        if self._size() == len(self._in_flight):
+            return []
+        return sorted(
+            copy.leadgen_id
+            for leadgen_id in {r.leadgen_id for r, _ in settled}
+            for copy in self._in_flight.get(leadgen_id, [])[1:]
+        )
 
     async def _without_known(
         self, settled: list[tuple[InFlight, Outcome]]

@@ -78,8 +78,10 @@ class Verdicts:
         except LedgerUnavailable:
             log.warning("usage_not_noted", page_id=page_id)
 
-    def stored(self, reference: InFlight, raw: object, fields: Sequence[str]) -> Outcome:
-        """The lead that Graph's JSON describes."""
+    def stored(
+        self, reference: InFlight, raw: object, fields: Sequence[str], read_at: datetime | None
+    ) -> Outcome:
+        """The lead that Graph's JSON describes, which had come at `read_at`."""
         try:
             lead = Lead.from_graph(raw, leadgen_id=reference.leadgen_id, in_part=fields is REDUCED_FIELDS)
         except LeadSyncError as error:
@@ -87,7 +89,7 @@ class Verdicts:
         except Exception as error:
             log.error("lead_not_understood", leadgen_id=reference.leadgen_id, error=type(error).__name__)
             return self.outcome(reference, Unexpected("a fault of leadsync"))
-        return Stored(lead)
+        return Stored(lead, read_at)
 
     def outcome(self, reference: InFlight, error: LeadSyncError) -> Outcome:
         """What the error means for this reference."""

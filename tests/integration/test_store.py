@@ -1027,7 +1027,7 @@ def test_another_announcement_is_noted(on_store: Any) -> None:
         before = await world.row(1)
         await world.store.seen_again(["1", "2"], at(77))
         after = await world.row(1)
-        assert {name for name in after if after[name] != before[name]} == {"last_seen_at"}
+        assert {name for name in after if after[name] != before[name]} == {"last_seen_at", "announced"}
         assert after["last_seen_at"] == at(77)
 
     on_store(scenario)

@@ -13,7 +13,15 @@ import pytest
 ROOT = Path(__file__).parents[2]
 OURS = ("worker", "receiver", "sandbox", "benchmarks", "tests")
 
-PURE = {"worker.errors", "worker.inbox", "worker.lead", "worker.batches", "worker.slices", "worker.outcomes"}
+PURE = {
+    "worker.errors",
+    "worker.inbox",
+    "worker.lead",
+    "worker.batches",
+    "worker.slices",
+    "worker.outcomes",
+    "worker.trail",
+}
 """What any deciding file may lean on."""
 
 PIPELINE = PURE | {
@@ -50,6 +58,7 @@ LAYERS: dict[str, set[str]] = {
     "worker": {"worker"},
     "worker.errors": set(),
     "worker.inbox": set(),
+    "worker.trail": set(),
     "worker.logs": set(),
     "worker.json_text": set(),
     "worker.sealing": {"worker.errors"},
@@ -117,7 +126,14 @@ LAYERS: dict[str, set[str]] = {
     "worker.store": PURE
     | {"worker.store", "worker.budget.policy", "worker.plans", "worker.form", "worker.questions"}
     | {"worker.json_text", "worker.sealing", "worker.tokens", "worker.conditions", "worker.connecting"}
-    | {"worker.disconnecting"},
+    | {"worker.disconnecting", "worker.trail"},
+    "worker.stream_search": {"worker.errors", "worker.inbox", "worker.stream"},
+    "worker.tracing": PIPELINE | {"worker.stream_search", "worker.tokens"},
+    "worker.trace_report": PURE | {"worker.stream_search", "worker.tracing"},
+    "worker.proving": PIPELINE
+    | {"worker.graph.account", "worker.missing", "worker.stream_search", "worker.tokens"},
+    "worker.missing": PURE | {"worker.graph.account", "worker.stream_search", "worker.trace_report"},
+    "worker.handshaking": set(),
     "worker.stream": {"worker.batches", "worker.errors", "worker.inbox"},
     # These run servers and processes, and know nothing of leads.
     "worker.embedded": {"worker.embedded", "worker.errors"},
@@ -137,6 +153,7 @@ DOORS: dict[str, set[str]] = {
     "redis": {
         "receiver.publisher",
         "worker.stream",
+        "worker.stream_search",
         "worker.budget.ledger",
         "worker.doorbell",
         "worker.watchdog",
@@ -154,7 +171,14 @@ DOORS: dict[str, set[str]] = {
     "orjson": {"worker.json_text"},
     "environs": {"worker.settings", "receiver.settings", "sandbox.settings"},
     "click": {"worker.cli"},
-    "rich": {"worker.cli", "worker.demo", "worker.status", "worker.budget_report", "worker.pages_report"},
+    "rich": {
+        "worker.cli",
+        "worker.demo",
+        "worker.status",
+        "worker.budget_report",
+        "worker.pages_report",
+        "worker.trace_report",
+    },
     "structlog": {"worker", "receiver", "sandbox"},
 }
 

@@ -130,6 +130,7 @@ def test_a_webhook_repeated_fifty_times_costs_one_call() -> None:
     assert bench.reader.read_ids().count("1") == 1
     assert len(bench.source.finished) == 51
     assert counts["stored"] == 2
+    assert bench.store.again == ["1"] * 49, "the row counts its first announcement itself"
 
 
 @pytest.mark.parametrize("state", ["stored", "waiting", "dead", "erased"])

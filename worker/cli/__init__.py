@@ -19,6 +19,8 @@ from worker.cli.keys import keys
 from worker.cli.pages import pages
 from worker.cli.retention import retention
 from worker.cli.running import demo, health, migrate, sandbox, schedule, status, up, worker
+from worker.cli.test_lead import test_lead
+from worker.cli.trace import trace
 
 
 @click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -53,5 +55,7 @@ for _command in (
     keys,
     forget,
     retention,
+    trace,
+    test_lead,
 ):
     main.add_command(_command)

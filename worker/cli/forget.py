@@ -23,7 +23,7 @@ from worker.settings import Settings
 
 if TYPE_CHECKING:
     from worker.forgetting import Forgotten, Found, Order
-    from worker.runtime import Oblivion
+    from worker.runtime import ErasureDesk
 
 LIST_BATCH: Final = 10_000
 AGAIN: Final = "what was erased stays erased; the same order once more does the rest"
@@ -166,9 +166,9 @@ def _listed(path: Path) -> dict[str, str | None]:
 
 
 async def _print_list(settings: Settings) -> None:
-    from worker.runtime import open_oblivion
+    from worker.runtime import open_erasures
 
-    async with open_oblivion(settings) as oblivion:
+    async with open_erasures(settings) as oblivion:
         after = ""
         while pages := await oblivion.rows.ordered(after, LIST_BATCH):
             click.echo("\n".join(f"{leadgen_id}\t{page_id}" for leadgen_id, page_id in pages.items()))
@@ -179,9 +179,9 @@ async def _carry_out(
     settings: Settings, asked: Mapping[str, str | None], by_order_of: str, wish: _Wish
 ) -> None:
     from worker.forgetting import Order
-    from worker.runtime import open_oblivion
+    from worker.runtime import open_erasures
 
-    async with open_oblivion(settings) as oblivion:
+    async with open_erasures(settings) as oblivion:
         told: dict[str, Any] = {"dry_run": wish.dry_run}
         if wish.conditions:
             found = await _find(oblivion, wish)
@@ -206,13 +206,13 @@ async def _carry_out(
             click.echo(json.dumps(told, default=str))
 
 
-async def _find(oblivion: "Oblivion", wish: _Wish) -> "Found":
+async def _find(oblivion: "ErasureDesk", wish: _Wish) -> "Found":
     total = await oblivion.rows.about()
     with _progress("looking through the answers", total) as advance:
         return await oblivion.forgetter.find(wish.conditions, advance)
 
 
-async def _tell_found(oblivion: "Oblivion", found: "Found", wish: _Wish) -> dict[str, Any]:
+async def _tell_found(oblivion: "ErasureDesk", found: "Found", wish: _Wish) -> dict[str, Any]:
     forms = sorted(found.forms.values(), key=lambda form: (form.page_id, form.form_id or ""))
     _say(wish, f"{_many(len(found.pages), 'lead')} in {_many(len(forms), 'form')} with this answer")
     for form in forms:
@@ -237,7 +237,7 @@ async def _tell_found(oblivion: "Oblivion", found: "Found", wish: _Wish) -> dict
 
 
 async def _erase(
-    oblivion: "Oblivion", asked: Mapping[str, str | None], order: "Order", wish: _Wish
+    oblivion: "ErasureDesk", asked: Mapping[str, str | None], order: "Order", wish: _Wish
 ) -> dict[str, Any]:
     if wish.dry_run:
         _say(wish, f"{_many(len(asked), 'lead')} would be erased (dry run: nothing was)")
@@ -280,7 +280,7 @@ def _tell_erased(done: "Forgotten", wish: _Wish) -> None:
         )
 
 
-async def _clean(oblivion: "Oblivion", order: "Order", wish: _Wish) -> dict[str, Any]:
+async def _clean(oblivion: "ErasureDesk", order: "Order", wish: _Wish) -> dict[str, Any]:
     from worker.leftovers import clean
     from worker.runtime import now
 

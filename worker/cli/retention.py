@@ -81,20 +81,20 @@ def unset(page_id: str | None, form_id: str | None, data_dir: Path) -> None:
 @data_dir_option
 def apply(data_dir: Path) -> None:
     """Erase now what was kept long enough, rather than within the hour. It can be stopped and run again."""
-    from worker.runtime import open_oblivion
+    from worker.runtime import open_erasures
 
     async def ask(settings: Settings) -> int:
-        async with open_oblivion(settings) as oblivion:
+        async with open_erasures(settings) as oblivion:
             return await oblivion.forgetter.retain()
 
     click.echo(f"{answer_of(ask(settings_for(data_dir, *SERVERS))):,} erased")
 
 
 def _list(data_dir: Path, *, as_json: bool) -> None:
-    from worker.runtime import open_oblivion
+    from worker.runtime import open_erasures
 
     async def ask(settings: Settings) -> "list[Row]":
-        async with open_oblivion(settings) as oblivion:
+        async with open_erasures(settings) as oblivion:
             return await oblivion.rows.retention()
 
     rows: list[dict[str, Any]] = answer_of(ask(settings_for(data_dir, *SERVERS)))
@@ -102,7 +102,7 @@ def _list(data_dir: Path, *, as_json: bool) -> None:
 
 
 def _change(page_id: str | None, form_id: str | None, days: int | None, data_dir: Path) -> tuple[str, str]:
-    from worker.runtime import now, open_oblivion
+    from worker.runtime import now, open_erasures
 
     if (page_id is None) == (form_id is None):
         raise click.UsageError("give --page or --form")
@@ -110,7 +110,7 @@ def _change(page_id: str | None, form_id: str | None, days: int | None, data_dir
     assert object_id is not None
 
     async def ask(settings: Settings) -> bool:
-        async with open_oblivion(settings) as oblivion:
+        async with open_erasures(settings) as oblivion:
             return await oblivion.rows.set_retention(what, object_id, days, now())
 
     if not answer_of(ask(settings_for(data_dir, *SERVERS))):

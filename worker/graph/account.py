@@ -15,6 +15,7 @@ from typing import Any, Final
 from urllib.parse import urlencode
 
 from worker.errors import GraphUnavailable, LeadSyncError, RequestRefused
+from worker.graph.faults import read_error
 from worker.graph.wire import BATCH_LIMIT, GraphAnswer, GraphRequest, appsecret_proof, read_items, read_object
 from worker.inbox import is_id
 
@@ -243,6 +244,30 @@ def test_leads_request(caller: Caller, form_id: str, token: str) -> GraphRequest
 def make_test_lead_request(caller: Caller, form_id: str, token: str) -> GraphRequest:
     """Make the form's test lead, with Meta's own dummy answers."""
     return caller.request("POST", f"{form_id}/test_leads", token)
+
+
+SECOND_TEST_LEAD: Final = 1892058
+"""A form has one test lead at a time; whether this comes as code or as subcode is not written anywhere."""
+
+
+def read_made(answer: GraphAnswer, now: datetime) -> str | None:
+    """The id of the test lead that was made, where Graph says it. Raises SecondTestLead, or an error of errors.py.
+
+    What Graph answers is not documented; an id is what it was seen to answer to other objects that are made.
+    """
+    try:
+        error = read_error(answer.status, json.loads(answer.body))
+    except ValueError:
+        error = None
+    if error is not None and SECOND_TEST_LEAD in (error.code, error.subcode):
+        raise SecondTestLead("the form has a test lead already")
+    return _id(read_object(answer, now).get("id"))
+
+
+class SecondTestLead(RequestRefused):
+    """The form has a test lead, which must be deleted before there can be another."""
+
+    reason = "second_test_lead"
 
 
 def delete_lead_request(caller: Caller, leadgen_id: str, token: str) -> GraphRequest:

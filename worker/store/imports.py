@@ -14,7 +14,7 @@ from typing import Final, LiteralString, TypeAlias
 from psycopg_pool import AsyncConnectionPool
 
 from worker.lead import Lead
-from worker.store.sql import LEAD_ROWS
+from worker.store.sql import LEAD_ROWS, SECOND
 from worker.store.statements import Row, RowsRefused, Statements
 
 OfPage: TypeAlias = tuple[Lead, str]
@@ -76,6 +76,8 @@ on conflict (leadgen_id) do update set
     is_test = l.is_test or excluded.is_test,
     in_part = l.state <> 'stored' or l.in_part,
     cleaned = l.cleaned or excluded.cleaned,
+    trail = case when {_IN_FULL} then l.trail else leadsync_trail(l.trail,
+        {SECOND} || case when l.state = 'stored' then ' completed' else ' stored' end || ' import') end,
     stored_at = coalesce(l.stored_at, excluded.stored_at),
     updated_at = excluded.updated_at
 where {_gains("excluded")}

@@ -21,6 +21,7 @@ from worker.outcomes import DeadLetter, Outcome, Park, Retry, Snooze, Stored, fu
 from worker.store import sql
 from worker.store.health import DOUBT
 from worker.store.statements import Row, RowsRefused, Statements
+from worker.trail import MOST_MS, entry_text
 
 log = structlog.get_logger("store")
 
@@ -33,6 +34,7 @@ BY_ORDER: Final = (BY_HAND, DISCONNECTED)
 """Reasons for parking that are an operator's will: such a Page never heals by itself."""
 DOUBTFUL_LEADS: Final = 3
 """So many leads of a Page that Graph did not show twice, with none stored since, make its check due."""
+MILLISECOND: Final = timedelta(milliseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ class LeadStore:
         }
 
     async def seen_again(self, leadgen_ids: Sequence[str], now: datetime) -> None:
-        """Note that these known references were announced once more."""
+        """Note that these known references were announced once more, each as often as it is named."""
         await self._rows(sql.SEEN_AGAIN, {"ids": list(leadgen_ids), "now": now})
 
     async def parked(self, page_ids: Sequence[str]) -> frozenset[str]:
@@ -131,10 +133,11 @@ class LeadStore:
             "page_id",
             "source",
             "received_at",
+            "announced",
+            "taken_ms",
         )
-        dead = _verdict(
-            {name: row[name] for name in kept}, "dead", f"{REFUSED_REASON}_{refused.sqlstate}", None
-        )
+        reason = f"{REFUSED_REASON}_{refused.sqlstate}"
+        dead = _verdict({name: row[name] for name in kept}, "dead", reason, None, "died", now)
         try:
             await self._rows(sql.SETTLE, {"rows": json.dumps([dead]), "now": now})
         except RowsRefused as again:
@@ -305,26 +308,36 @@ def row_of(reference: InFlight, outcome: Outcome, now: datetime) -> Row:
         "source": reference.source,
         "received_at": reference.received_at.isoformat() if reference.received_at else None,
         "created_time": reference.created_time.isoformat() if reference.created_time else None,
+        "announced": 1 if reference.entry_id else None,
+        "taken_ms": reference.taken_ms,
     }
     match outcome:
-        case Stored(lead):
+        case Stored(lead, read_at):
+            if read_at is not None and reference.received_at is not None:
+                row["read_ms"] = _milliseconds(read_at - reference.received_at)
             return {**row, **_lead_columns(lead, reference, now)}
         case Snooze(until, reason, whole_page):
             # The Page is held until then; the row keeps its place among the others, the oldest first.
             due_at = (reference.due_at or now) if whole_page else until
-            return _verdict(row, "waiting", reason, due_at)
+            return _verdict(row, "waiting", reason, due_at, "waited", now)
         case Retry(at, reason, attempts):
-            return _verdict({**row, "attempts": attempts, "failed_for": reason}, "waiting", reason, at)
+            failed = {**row, "attempts": attempts, "failed_for": reason}
+            return _verdict(failed, "waiting", reason, at, "failed", now)
         case Park(reason):
-            return _verdict(row, "waiting", reason, now)
+            return _verdict(row, "waiting", reason, now, "refused", now)
         case DeadLetter(reason):
             died = {**row, "attempts": reference.attempts + 1, "failed_for": reason}
-            return _verdict(died, "dead", reason, None)
+            return _verdict(died, "dead", reason, None, "died", now)
 
 
-def _verdict(row: Row, state: str, reason: str, due_at: datetime | None) -> Row:
+def _milliseconds(took: timedelta) -> int:
+    return min(max(0, took // MILLISECOND), MOST_MS)
+
+
+def _verdict(row: Row, state: str, reason: str, due_at: datetime | None, befell: str, now: datetime) -> Row:
     return {
         **row,
+        "trail": entry_text(now, befell, reason),
         "state": state,
         "reason": reason,
         "due_at": due_at.isoformat() if due_at else None,

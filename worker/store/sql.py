@@ -41,15 +41,29 @@ LEAD_ROWS: Final = """jsonb_to_recordset(%(rows)s::jsonb) as r (
     adset_name text, campaign_id text, campaign_name text, created_time timestamptz, is_organic boolean,
     platform text, partner_name text, retailer_item_id text, field_data jsonb,
     custom_disclaimer_responses jsonb, extra jsonb, is_test boolean, in_part boolean, cleaned boolean,
-    source text, received_at timestamptz)"""
+    source text, received_at timestamptz, announced integer, taken_ms integer, read_ms integer, trail text)"""
 """`rows`, a JSON array with one object a leadgen_id, as a table."""
+
+SECOND: Final = "floor(extract(epoch from %(now)s::timestamptz))::bigint"
+"""The moment of a statement as an entry of a trail begins (worker/trail.py)."""
+
+# What is leased is read by its id, and what a webhook announces too: all else is a listing's.
+_TRAIL: Final = f"""trail = case
+        when excluded.trail is not null then leadsync_trail(l.trail, excluded.trail[1])
+        when l.state <> 'stored' and excluded.turn < 0 and excluded.source <> 'webhook'
+            then leadsync_trail(l.trail, {SECOND} || ' stored ' || excluded.source)
+        when l.state = 'stored' and l.in_part and not excluded.in_part
+            then leadsync_trail(l.trail, {SECOND} || ' completed '
+                || case when excluded.turn < 0 and excluded.source <> 'webhook' then excluded.source else 'reading' end)
+        else l.trail end"""
 
 INSERT_LEADS: Final = f"""insert into leadgen as l (
     leadgen_id, state, reason, attempts, failed_for, due_at, turn, first_seen_at, last_seen_at, page_id, {_NAMES},
-    is_test, in_part, cleaned, source, received_at, stored_at, updated_at)
+    is_test, in_part, cleaned, source, received_at, announced, taken_ms, read_ms, trail, stored_at, updated_at)
 select r.leadgen_id, r.state, r.reason, r.attempts, r.failed_for, r.due_at, coalesce(r.turn, -1), r.first_seen_at,
     r.first_seen_at, r.page_id, {", ".join(f"r.{column}" for column in (*_LEAD_COLUMNS, *_JSON_COLUMNS))},
-    r.is_test, r.in_part, r.cleaned, r.source, r.received_at,
+    r.is_test, r.in_part, r.cleaned, r.source, r.received_at, coalesce(r.announced, 0), r.taken_ms, r.read_ms,
+    case when r.trail is not null then array[r.trail] end,
     case when r.state = 'stored' then %(now)s::timestamptz end, %(now)s
 from"""
 
@@ -68,6 +82,10 @@ OR_UPDATE_LEADS: Final = f"""on conflict (leadgen_id) do update set
               else excluded.in_part end,
     cleaned = l.cleaned or excluded.cleaned,
     received_at = coalesce(l.received_at, excluded.received_at),
+    announced = greatest(l.announced, excluded.announced),
+    taken_ms = coalesce(l.taken_ms, excluded.taken_ms),
+    read_ms = coalesce(l.read_ms, excluded.read_ms),
+    {_TRAIL},
     stored_at = coalesce(l.stored_at, excluded.stored_at),
     updated_at = excluded.updated_at
 where l.state <> 'erased'
@@ -93,11 +111,14 @@ select leadgen_id, state, in_part from leadgen where leadgen_id = any(%(ids)s)
 """Which of these ids have a row already, and in which state."""
 
 SEEN_AGAIN: Final = """
-update leadgen l set last_seen_at = %(now)s
-from (select leadgen_id from leadgen where leadgen_id = any(%(ids)s) order by leadgen_id for update) as again
+update leadgen l set last_seen_at = %(now)s, announced = l.announced + again.times
+from (select leadgen_id, told.times
+      from leadgen join (select id, count(*)::integer as times from unnest(%(ids)s::text[]) as each (id) group by id)
+          as told on leadgen_id = told.id
+      order by leadgen_id for update of leadgen) as again
 where l.leadgen_id = again.leadgen_id
 """
-"""These known references were announced once more."""
+"""These known references were announced once more, each as often as it is named."""
 
 _LEASED: Final = """
 update leadgen l
@@ -238,7 +259,7 @@ select page_id from freed
 """Take Pages up again, but those parked for one of `but`; what waits for them was due all along, and what nobody
 announced meanwhile is found by listing and comparing their forms at once."""
 
-MASS_DEATH: Final = """
+MASS_DEATH: Final = f"""
 with alive as (
     select greatest(max(stored_at), %(now)s::timestamptz - interval '1 day') as at
     from leadgen where page_id = %(page_id)s and stored_at is not null
@@ -250,14 +271,15 @@ suspects as (
     order by leadgen_id
     for update of leadgen
 )
-update leadgen l set state = 'waiting', due_at = %(now)s, turn = l.turn + 1, attempts = 0, updated_at = %(now)s
+update leadgen l set state = 'waiting', due_at = %(now)s, turn = l.turn + 1, attempts = 0, updated_at = %(now)s,
+    trail = leadsync_trail(l.trail, {SECOND} || ' woken ' || l.reason)
 from suspects
 where l.leadgen_id = suspects.leadgen_id and (select count(*) from suspects) >= %(deaths)s
 returning l.leadgen_id
 """
 """Where many references of a Page died of one reason and none was stored since, they wait again: it is the Page."""
 
-REPLAY: Final = """
+REPLAY: Final = f"""
 with chosen as (
     select leadgen_id from leadgen
     where state = 'dead' and (%(ids)s::text[] is null or leadgen_id = any(%(ids)s))
@@ -266,7 +288,7 @@ with chosen as (
     order by leadgen_id for update
 )
 update leadgen l set state = 'waiting', due_at = %(now)s, turn = l.turn + 1, attempts = 0, leases = 0,
-    first_seen_at = %(now)s, updated_at = %(now)s
+    first_seen_at = %(now)s, updated_at = %(now)s, trail = leadsync_trail(l.trail, {SECOND} || ' replayed ' || l.reason)
 from chosen where l.leadgen_id = chosen.leadgen_id
 returning l.leadgen_id
 """

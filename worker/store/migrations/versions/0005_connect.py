@@ -83,6 +83,35 @@ create index erasures_at on erasures (at);
 create index leadgen_erased on leadgen (leadgen_id) where state = 'erased' and reason = 'by_order'
 """
 
+TRAIL = """
+create function leadsync_trail(trail text[], entry text) returns text[] language plpgsql immutable as $$
+declare
+    length constant integer := coalesce(cardinality(trail), 0);
+    new constant text[] := string_to_array(entry, ' ');
+    former text[];
+    after text[];
+begin
+    if entry is null then
+        return trail;
+    end if;
+    former := string_to_array(trail[length], ' ');
+    if former[2] = new[2] and former[3] = new[3] then
+        trail[length] := concat_ws(' ', former[1], former[2], former[3], coalesce(former[4]::integer, 1) + 1, new[1]);
+        return trail;
+    end if;
+    if length >= 24 then
+        former := string_to_array(trail[13], ' ');
+        after := string_to_array(trail[14], ' ');
+        trail := trail[1:12]
+            || concat_ws(' ', former[1], 'others', '-',
+                coalesce(former[4]::integer, 1) + coalesce(after[4]::integer, 1), coalesce(after[5], after[1]))
+            || trail[15:length];
+    end if;
+    return trail || entry;
+end
+$$
+"""
+
 COMMENTS = {
     "accounts": "Persons and system users whose token connects Pages; the tokens are sealed.",
     "accounts.key_id": "Which key opens `sealed`; the keys themselves are never in the database.",
@@ -102,7 +131,7 @@ COMMENTS = {
     "leadgen.announced": "How often a webhook announced it.",
     "leadgen.taken_ms": "Milliseconds from receiving the webhook until a worker took the reference up.",
     "leadgen.read_ms": "Milliseconds from receiving the webhook until Graph's answer was there.",
-    "leadgen.trail": "What befell it on the way when it did not go straight through; see `leadsync trace`.",
+    "leadgen.trail": "What befell it when it did not go straight through: `<unix> <word> <reason> [<times> <unix>]`.",
     "erasures": "What was erased, by whose order and where it was found; no personal data.",
     "erasures.question": "Key of the answer by which leads were found; the answer itself is not kept.",
     "erasures.took_from": "Leads by their state before; set_aside: bodies in Redis; files: rows of leftover files.",
@@ -114,6 +143,7 @@ COMMENTS = {
 def upgrade() -> None:
     for statement in TABLES.split(";"):
         op.execute(statement)
+    op.execute(TRAIL)
     for name, comment in COMMENTS.items():
         kind = "column" if "." in name else "table"
         op.execute(f"comment on {kind} {name} is $c${comment}$c$")
