@@ -8,16 +8,16 @@ the list, so what is interrupted anywhere is finished by the schedule or by the 
 and one batch, never all answers; ids of orders are in the rows and in the list, and who lacks some gets them.
 """
 
-import json
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import islice
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from worker.conditions import Condition, Needle, all_met, needle_of
 from worker.errors import LedgerUnavailable
+from worker.json_text import read_json
 from worker.store.erasures import Candidate, Erased, Overdue
 
 BATCH: Final = 1_000
@@ -130,7 +130,7 @@ class Forgetter:
         while after is not None:
             candidates, after, some = await self._rows.span(needle, after, SPAN)
             for one in candidates:
-                if all_met(conditions, json.loads(one.told)):
+                if _is_met(conditions, one.told):
                     found.add(one)
             looked_at += some
             on_progress(looked_at)
@@ -229,6 +229,14 @@ class Forgetter:
             last = batch[-1]
         while batch := await self._rows.overdue_undated(page_id, now, BATCH):
             yield batch
+
+
+def _is_met(conditions: Sequence[Condition], told: str) -> bool:
+    try:
+        field_data: Any = read_json(told)[0]
+    except (ValueError, RecursionError):
+        return False  # no person answers so
+    return all_met(conditions, field_data)
 
 
 def _batches(items: Iterable[tuple[str, str | None]], size: int) -> Iterator[list[tuple[str, str | None]]]:

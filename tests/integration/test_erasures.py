@@ -311,6 +311,10 @@ def test_leads_are_found_by_answer_in_every_form(on_both: Any) -> None:
         await world.settle((in_flight(7), Snooze(NOW, "x")))
         await world.store(8, field_data=says(email='a"b\\c@example.org', city="KÖLN"))
         await world.store(9, field_data=says(mail="\uff21nn\uff20example.org"))
+        await world.store(10, field_data=None)
+        await world.sql(
+            "update leadgen set field_data = ('[' || repeat('9', 5000) || ']')::jsonb where leadgen_id = '10'"
+        )
         email = Condition.of("email", "ann@example.org ")
         assert await world.found(email) == {"1", "4"}
         assert await world.found(Condition.of("mail", "ann@example.org")) == {"2", "9"}

@@ -100,7 +100,7 @@ LAYERS: dict[str, set[str]] = {
     "worker.importing": PURE | {"worker.export_file", "worker.store.imports"},
     "worker.rejected": {"worker.destination", "worker.export_file"},
     "worker.conditions": PURE,
-    "worker.forgetting": PURE | {"worker.conditions", "worker.store.erasures"},
+    "worker.forgetting": PURE | {"worker.conditions", "worker.json_text", "worker.store.erasures"},
     "worker.leftovers": {
         "worker.conditions",
         "worker.destination",
