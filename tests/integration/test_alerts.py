@@ -75,10 +75,14 @@ def test_an_alert_is_posted_once_and_signed(on_rows: Any) -> None:
 
         async def receive(request: web.Request) -> web.Response:
             came.append((await request.read(), request.headers[SIGNATURE_HEADER]))
-            return web.Response(status=statuses[len(came) - 1], headers={"Location": "http://127.0.0.1:1/"})
+            return web.Response(status=statuses[len(came) - 1], headers={"Location": "/elsewhere"})
+
+        async def elsewhere(_: web.Request) -> web.Response:
+            return web.Response(status=204)
 
         app = web.Application()
         app.router.add_post("/alert", receive)
+        app.router.add_get("/elsewhere", elsewhere)
         runner = web.AppRunner(app)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)

@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from psycopg_pool import AsyncConnectionPool
 
 from tests.system.whole import APP_SECRET, VERIFY_TOKEN, Whole, whole
+from worker.cli import main
 from worker.graph.account import Caller, GraphRequest, set_webhook_request
 from worker.runtime import create_keys, now
 from worker.sealing import of_account, of_page
@@ -149,6 +151,32 @@ def test_withdrawn_lead_access_parks_its_page_and_giving_it_back_heals(
         stack.post("tokens", {"restore": True})
     assert stack.wait_for(lambda: parked(stack) == {}, 40)
     assert stack.wait_for(lambda: len(set(stored_of(stack, page_id))) == 1, 40)
+
+
+def test_a_check_by_command_tells_how_a_page_is(stack: Whole, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With exit status 0 where it is well, and its budget and token told."""
+    page_id = stack.get("pages")["pages"][-1]["page_id"]
+    monkeypatch.chdir(stack.folder)
+    env = {
+        **QUICK,
+        "DATABASE_URL": stack.settings.database_url,
+        "REDIS_URL": stack.settings.redis_url,
+        "META_APP_SECRET": APP_SECRET,
+        "GRAPH_URL": stack.sandbox_url,
+        "TOKEN_KEYS_FILE": str(stack.settings.token_keys_file),
+    }
+    assert stack.wait_for(lambda: parked(stack) == {}, 20)
+    assert stack.wait_for(
+        lambda: page_id in {row["page_id"] for row in stack.ask_store(lambda s: s.pages())}, 20
+    )
+    ended = CliRunner().invoke(main, ["pages", "check", page_id, "--json"], env=env)
+    assert ended.exit_code == 0, ended.output
+    (page,) = [json.loads(line) for line in ended.stdout.splitlines() if line.startswith("{")]
+    assert {aspect: page["health"][aspect]["word"] for aspect in ("token", "subscription")} == {
+        "token": "ok",
+        "subscription": "ok",
+    }
+    assert page["budget"]["left"] > 0
 
 
 def test_no_token_is_in_any_log_or_in_the_rows_of_health(stack: Whole) -> None:

@@ -172,6 +172,18 @@ def test_what_is_queued_behind_a_refused_call_is_not_asked_for() -> None:
     """Once a call is refused, the rest of its Page waits unasked; another Page goes on."""
     bench = Bench([*some(5_000), *some(2, OTHER_PAGE, 9_000)])
     bench.reader.outcomes = {str(n): Park("token_refused") for n in range(1, 5_001)}
+    settle, take = bench.store.settle, bench.source.take
+
+    async def take_late(room: int, *, busy: bool) -> Any:
+        await asyncio.sleep(1 if bench.source.taken else 0)
+        return await take(room, busy=busy)
+
+    async def settle_late(*told: Any) -> None:
+        await asyncio.sleep(5)  # meanwhile no row says that the Page is parked
+        await settle(*told)
+
+    bench.store.settle = settle_late  # type: ignore[method-assign]
+    bench.source.take = take_late  # type: ignore[method-assign]
     counts = bench.run()
     assert counts["parked"] + counts["snoozed"] == 5_000
     assert counts["stored"] == 2
