@@ -29,6 +29,7 @@ from worker.graph.account import (
     read_debug,
     read_exchange,
     read_ids,
+    read_made,
     read_subscribed,
     read_subscriptions,
     read_success,
@@ -156,6 +157,7 @@ GOOD: dict[str, object] = {
     "subscriptions": {"data": [SUBSCRIPTION]},
     "ids": {"data": [{"id": LEAD, "created_time": "2026-11-24T22:00:00+0000"}]},
     "success": {"success": True},
+    "made": {"id": LEAD},
 }
 READERS: dict[str, Callable[[GraphAnswer], Any]] = {
     "exchange": lambda it: read_exchange(it, NOW),
@@ -164,13 +166,14 @@ READERS: dict[str, Callable[[GraphAnswer], Any]] = {
     "subscriptions": lambda it: read_subscriptions(it, NOW),
     "ids": lambda it: read_ids(it, NOW),
     "success": lambda it: read_success(it, NOW),
+    "made": lambda it: read_made(it, NOW),
 }
 
 
 def test_every_reader_is_looked_at() -> None:
     """Those of whole answers; `read_account` reads an entry."""
     readers = {name.removeprefix("read_") for name in vars(account) if name.startswith("read_")}
-    assert readers - {"account", "items", "object"} == set(READERS)
+    assert readers - {"account", "error", "items", "object"} == set(READERS)
 
 
 @pytest.mark.parametrize("name", READERS)
