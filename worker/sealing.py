@@ -17,7 +17,7 @@ from typing import Final
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from worker.errors import ConfigurationError, TokenRefused, Transient
+from worker.errors import ConfigurationError, StoreUnavailable, TokenRefused
 
 KEY_BYTES: Final = 32
 _NONCE_BYTES: Final = 12
@@ -31,8 +31,8 @@ class TokenLocked(TokenRefused):
     reason = "token_locked"
 
 
-class KeysUnreadable(Transient):
-    """The key file is away or half written; the same look may work later."""
+class KeysUnreadable(StoreUnavailable):
+    """The key file is away or half written: no token can be opened, and that counts against no lead."""
 
     reason = "keys_unreadable"
 
