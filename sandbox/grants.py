@@ -48,7 +48,7 @@ class Grants:
         self._look()
 
     def tasks(self, page_id: str) -> tuple[str, ...]:
-        """What the user may do on the Page; empty where he has no role on it."""
+        """What the user may do on the Page; empty where that is no role."""
         return self._tasks.get(page_id, ())
 
     def set_tasks(self, page_id: str, tasks: Iterable[str]) -> None:

@@ -50,7 +50,7 @@ class Inspection:
         return encode({"data": {**about, **self._person(holder, call.now)}})
 
     def _person(self, holder: Holder, now: float) -> dict[str, object]:
-        """What is known of a token that speaks for the user or for one of his Pages."""
+        """What is known of a token that speaks for the user or for one of their Pages."""
         death = self._tokens.death(holder, now)
         told: dict[str, object] = {}
         if death:

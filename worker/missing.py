@@ -102,10 +102,10 @@ def _of_app(metas: MetasSide | None) -> list[str]:
     if metas.app_trouble:
         return [f"the app's webhook could not be read: {metas.app_trouble}"]
     if metas.app is None:
-        return ["the app has no webhook for Pages: `leadsync connect --url https://...` sets it"]
+        return ["the app has no webhook for Pages: `leadsync connect --only webhook` sets it"]
     if not metas.app.is_active or LEADGEN not in metas.app.fields:
         return [
-            f"the app's webhook is not active for the field {LEADGEN}: `leadsync connect --url` sets it again"
+            f"the app's webhook is not active for the field {LEADGEN}: `leadsync connect --only webhook` sets it again"
         ]
     if metas.callback is not None:
         return [

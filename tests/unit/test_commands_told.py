@@ -1,0 +1,65 @@
+"""Whatever tells people what to type tells a command that is there: docs, help, errors, remedies."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from worker.cli import main
+
+ROOT = Path(__file__).parents[2]
+QUOTED = re.compile(r"`+leadsync ([a-z][^`\n]*)`+")
+TYPED = re.compile(
+    r"^(?:\$ |(?:[A-Z_]+=\S+ )*)?(?:docker compose (?:exec|run)[^\n]*? )?leadsync ([a-z][^\n#|<>]*)", re.M
+)
+
+
+def told() -> Iterator[tuple[str, str]]:
+    """Where a command is told, and its words after `leadsync`."""
+    for path in sorted((*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"))):
+        text = path.read_text()
+        fenced = "\n".join(re.findall(r"^```.*?^```", text, re.M | re.S))
+        blocks = fenced + "\n".join(line.strip() for line in text.splitlines() if line.startswith("    "))
+        for words in {*QUOTED.findall(text), *TYPED.findall(blocks)}:
+            yield path.name, words
+    for package in ("worker", "receiver"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            for words in {*QUOTED.findall(path.read_text())}:
+                yield str(path.relative_to(ROOT)), words
+
+
+def wrong(words: str) -> str | None:
+    """What is wrong with a command line, or None."""
+    command: click.Command = main
+    try:
+        parts = shlex.split(words.replace("[", " ").replace("]", " ").rstrip(".,;:)"))
+    except ValueError:
+        parts = words.split()
+    for part in parts:
+        if part.startswith("-"):
+            names = {name for param in command.params for name in (*param.opts, *param.secondary_opts)}
+            if part.split("=")[0] not in {*names, "--help", "-h", "--version"}:
+                return f"{command.name} has no option {part}"
+        elif isinstance(command, click.Group) and command.name != "leadsync" and "|" not in part:
+            found = command.commands.get(part)
+            if found is None:
+                return f"there is no command {command.name} {part}" if part.islower() else None
+            command = found
+    return None
+
+
+def test_commands_that_are_told_exist() -> None:
+    """Names and options are those of the commands, so that what is copied from a text works."""
+    found = [f"{where}: leadsync {words}: {trouble}" for where, words in told() if (trouble := wrong(words))]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    "words", ["conect --all", "pages lst", "connect --url x", "backfill --form 1 --sinc x"]
+)
+def test_a_command_that_does_not_exist_is_noticed(words: str) -> None:
+    """The look itself can fail."""
+    assert wrong(words) is not None
