@@ -35,6 +35,7 @@ def routes(sandbox: Sandbox) -> list[web.RouteDef]:
     it = _Control(sandbox)
     return [
         web.get("/sandbox/health", it.health),
+        web.get("/sandbox/env", it.env),
         web.get("/sandbox/pages", it.pages),
         web.get("/sandbox/tokens", it.tokens),
         web.post("/sandbox/tokens", it.order_tokens),
@@ -68,6 +69,18 @@ class _Control:
 
     async def health(self, _: web.Request) -> web.Response:
         return _json({"ok": True})
+
+    async def env(self, http: web.Request) -> web.Response:
+        config = self._sandbox.config
+        told = {
+            "GRAPH_URL": str(http.url.origin()),
+            "META_APP_ID": config.app_id,
+            "META_APP_SECRET": config.app_secret,
+            "META_VERIFY_TOKEN": config.verify_token,
+            "META_USER_TOKEN": self._sandbox.tokens.of_user,
+            "WEBHOOK_URL": config.webhook_url,
+        }
+        return web.Response(text="".join(f"{name}={value}\n" for name, value in told.items()))
 
     async def pages(self, _: web.Request) -> web.Response:
         tokens = self._sandbox.tokens

@@ -148,7 +148,7 @@ def _of_row(trace: Trace, row: Row, now: datetime) -> tuple[str, str, list[str]]
         return (
             "parked",
             f"waits: its Page {row['page_id']} is parked since {_when(page['parked_at'])},"
-            f" {in_words(page['parked_reason'])}; tried again {_when(page['probe_at'])}",
+            f" {in_words(page['parked_reason'])}; checked again {_when(page['check_at'])}",
             [f"mend the Page's token or permission, then `leadsync pages unpark {row['page_id']}`"],
         )
     if row["leases"] > 0 and row["due_at"] and row["due_at"] > now:

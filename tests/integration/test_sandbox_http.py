@@ -378,3 +378,15 @@ def graph(served: Served, path: str, **params: str) -> Any:
     response = requests.get(f"{served.url}/{path}", params=params, timeout=10)
     assert response.status_code == 200, response.json()["error"]["code"]
     return response.json()
+
+
+def test_the_settings_are_told_as_a_dotenv_file(served: Served) -> None:
+    """What leadsync needs to take the sandbox for Meta is one GET, address and user token included."""
+    answer = requests.get(f"{served.url}/sandbox/env", timeout=10)
+    told = dict(line.split("=", 1) for line in answer.text.splitlines())
+    assert told["GRAPH_URL"] == served.url
+    assert told["META_USER_TOKEN"] == served.sandbox.tokens.of_user
+    assert told["META_APP_SECRET"] == served.sandbox.config.app_secret
+    assert set(told) == {
+        "GRAPH_URL", "META_APP_ID", "META_APP_SECRET", "META_VERIFY_TOKEN", "META_USER_TOKEN", "WEBHOOK_URL",
+    }  # fmt: skip

@@ -55,7 +55,7 @@ def a_form(**changed: Any) -> dict[str, Any]:
 
 
 def a_page(**changed: Any) -> dict[str, Any]:
-    free = dict.fromkeys(("parked_at", "parked_reason", "probe_at", "held_until", "held_reason"))
+    free = dict.fromkeys(("parked_at", "parked_reason", "check_at", "held_until", "held_reason"))
     return {"page_id": PAGE, **free, **changed}
 
 
@@ -74,7 +74,7 @@ def of(state: str, page: dict[str, Any] | None = None, **changed: Any) -> dict[s
     return told_of(Trace(LEAD, a_row(state, **changed), NOWHERE, form=a_form(), page=page or a_page()))
 
 
-PARKED = a_page(parked_at=at(-50), parked_reason="token_refused", probe_at=at(60))
+PARKED = a_page(parked_at=at(-50), parked_reason="token_refused", check_at=at(60))
 HELD = a_page(held_until=at(50), held_reason="budget")
 WAITING: dict[str, Any] = {"reason": "not_visible", "due_at": at(4), "attempts": 2}
 

@@ -50,7 +50,7 @@ order by b.requested_at limit 1
 """A reading of the form's past that is under way."""
 
 PAGE: Final = """
-select page_id, parked_at, parked_reason, probe_at, held_until, held_reason from pages where page_id = %(page_id)s
+select page_id, parked_at, parked_reason, check_at, held_until, held_reason from pages where page_id = %(page_id)s
 """
 """Whether a Page is parked or held."""
 
