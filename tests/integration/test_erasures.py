@@ -66,7 +66,7 @@ class World:
         self.listed = ErasedList(self.redis)
         self.forgetter = Forgetter(self.rows, self.listed, lambda: self.now[0])
         self.leads = LeadStore(self.pool, StoreSettings(park_after_deaths=DEATHS))
-        self.backfills = BackfillStore(self.pool, self.leads, lease_seconds=60, probe_every=900)
+        self.backfills = BackfillStore(self.pool, self.leads, lease_seconds=60)
 
     async def sql(self, statement: str, *parameters: object) -> list[dict[str, Any]]:
         async with self.pool.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:

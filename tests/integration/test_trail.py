@@ -175,7 +175,7 @@ def test_a_listing_that_brings_what_waited_is_told(on_store: Any, purpose: str) 
 
     async def scenario(world: World) -> None:
         await world.settle((in_flight(1), DeadLetter("not_visible")), now=at(1))
-        rows = BackfillStore(world.pool, world.store, lease_seconds=90, probe_every=900)
+        rows = BackfillStore(world.pool, world.store, lease_seconds=90)
         span = span_of(None, None, now=NOW, lag=timedelta())
         assert span is not None
         plan = plan_forms(
