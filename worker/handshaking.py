@@ -1,7 +1,7 @@
 """A callback URL -> whether whoever answers there passes Meta's handshake. The only file that calls the receiver.
 
-It verifies as Meta does and subscribes nothing. Invariant: the verify token is sent to the callback alone and is in no
-message.
+It verifies as Meta does and subscribes nothing. Invariant: the verify token is sent to the callback alone, whoever
+that names as another place to ask, and is in no message.
 https://developers.facebook.com/docs/graph-api/webhooks/getting-started#verification-requests
 """
 
@@ -9,11 +9,18 @@ import asyncio
 import secrets
 import urllib.request
 from http.client import HTTPException
-from typing import Final
+from typing import Any, Final
 from urllib.error import HTTPError
 from urllib.parse import urlencode
 
 SECONDS: Final = 10.0
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A redirect is an answer like any other, and none that passes."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
 
 
 async def handshake(callback_url: str, verify_token: str) -> str | None:
@@ -28,7 +35,7 @@ def _shake(callback_url: str, verify_token: str) -> str | None:
     if not callback_url.startswith(("http://", "https://")):
         return "is no URL of the web"
     try:
-        with urllib.request.urlopen(url, timeout=SECONDS) as answer:
+        with urllib.request.build_opener(_NoRedirect).open(url, timeout=SECONDS) as answer:
             body = answer.read(1_000)
     except HTTPError as error:
         return f"answers the handshake with {error.code}"
