@@ -1,7 +1,7 @@
 """One leadgen_id -> where it lies in Redis: in the stream, reserved for being read, in bodies set aside. It reads only.
 
-A stream has no index, so entries are looked through from the newest back, block by block. Invariant: at most
-ENTRIES_AT_MOST entries are looked at, and it is said where that was not all.
+A stream has no index, so entries are looked through from the newest back, block by block. Invariants: at
+most ENTRIES_AT_MOST entries are looked at, and it is said where that was not all; memory holds one block.
 """
 
 from collections.abc import Callable
@@ -12,11 +12,13 @@ import redis.asyncio as aioredis
 from redis.exceptions import RedisError, ResponseError
 
 from worker.errors import LedgerUnavailable
-from worker.inbox import GROUP, SET_ASIDE, SET_ASIDE_LIMIT, STREAM
+from worker.inbox import GROUP, SET_ASIDE, STREAM
 from worker.stream import ALONE, RESERVED_PREFIX
 
 BLOCK: Final = 5_000
 ENTRIES_AT_MOST: Final = 2_000_000
+BODIES: Final = 20
+"""Set-aside bodies looked at together; one may have a megabyte."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,15 +68,10 @@ async def search(
         entries, whole = await _entries(client, leadgen_id, since_ms, told)
         reserved: Any = await client.get(RESERVED_PREFIX + leadgen_id)
         alone: Any = await client.hget(ALONE, leadgen_id)
-        aside: Any = await client.xrange(SET_ASIDE, min=str(since_ms), count=SET_ASIDE_LIMIT)
+        aside = await _set_aside(client, leadgen_id.encode(), since_ms)
     except (RedisError, OSError) as error:
         raise LedgerUnavailable(f"Redis cannot be asked: {type(error).__name__}") from None
-    named = [
-        (fields.get(b"reason", b"").decode("ascii", "replace"), _milliseconds(entry_id))
-        for entry_id, fields in aside
-        if _names(fields.get(b"body", b""), leadgen_id.encode())
-    ]
-    return Standing(entries, reserved.decode() if reserved else None, int(alone or 0), tuple(named), whole)
+    return Standing(entries, reserved.decode() if reserved else None, int(alone or 0), aside, whole)
 
 
 async def _entries(
@@ -95,6 +92,23 @@ async def _entries(
         told(looked, length)
         highest = "(" + block[-1][0].decode()
     return tuple(reversed(found)), False
+
+
+async def _set_aside(
+    client: "aioredis.Redis", leadgen_id: bytes, since_ms: int
+) -> tuple[tuple[str, int], ...]:
+    found: list[tuple[str, int]] = []
+    lowest = str(since_ms)
+    while True:
+        block: Any = await client.xrange(SET_ASIDE, min=lowest, count=BODIES)
+        found += (
+            (fields.get(b"reason", b"").decode("ascii", "replace"), _milliseconds(entry_id))
+            for entry_id, fields in block
+            if _names(fields.get(b"body", b""), leadgen_id)
+        )
+        if len(block) < BODIES:
+            return tuple(found)
+        lowest = "(" + block[-1][0].decode()
 
 
 async def _lying(client: "aioredis.Redis", entry_id: bytes, fields: dict[bytes, bytes]) -> Lying:

@@ -117,6 +117,30 @@ def test_a_body_set_aside_is_found_by_the_whole_id(on_redis: Any, body: str, is_
     on_redis(scenario)
 
 
+def test_bodies_set_aside_are_looked_at_a_few_at_a_time(on_redis: Any) -> None:
+    """Each may have a megabyte and there may be a thousand: of no answer of Redis more than BODIES are asked."""
+
+    async def scenario(client: Any) -> None:
+        count = 2 * stream_search.BODIES + 3
+        for n in range(count):
+            body = LEAD if n % stream_search.BODIES == 0 else "1"
+            await client.xadd(SET_ASIDE, {"reason": str(n), "body": body}, id=f"{n + 1}-0")
+        asked: list[int] = []
+        xrange = client.xrange
+
+        async def noted(name: str, *, min: str, count: int) -> Any:
+            asked.append(count)
+            return await xrange(name, min=min, count=count)
+
+        client.xrange = noted
+        found = (await search(client, LEAD)).set_aside
+        assert found == tuple((str(n), n + 1) for n in range(0, count, stream_search.BODIES))
+        assert asked == [stream_search.BODIES] * 3
+        assert (await search(client, LEAD, since_ms=22)).set_aside == found[2:]
+
+    on_redis(scenario)
+
+
 def test_redis_away_is_one_error() -> None:
     """Nobody answers there."""
 
