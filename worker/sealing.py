@@ -77,7 +77,12 @@ class KeyRing:
         return any(key.key_id == key_id for key in self.keys)
 
     def seal(self, token: str, whose: str) -> Sealed:
-        """`token` for `whose` (see `of_page`, `of_account`). Raises ConfigurationError where there is no key."""
+        """`token` for `whose` (see `of_page`, `of_account`). Raises ConfigurationError where there is no key.
+
+        KeysUnreadable where the file cannot be read: its first key may be another by now, and ours may be out of it.
+        """
+        if self.trouble is not None:
+            raise _unreadable(self.trouble)
         if not self.keys:
             raise ConfigurationError(
                 "TOKEN_KEYS: is not set, so no token can be kept; `leadsync keys generate` makes a key"
