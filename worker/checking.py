@@ -56,7 +56,7 @@ from worker.graph.wire import (
 from worker.health import OK, Change, Facts, Health, asks_for_rows, changes, has_healed, judge, parks_for
 from worker.inbox import is_id
 from worker.lead import graph_time
-from worker.sealing import Keys, Sealed, of_account, of_page
+from worker.sealing import Keys, KeysUnreadable, Sealed, of_account, of_page
 from worker.tokens import PageTokens, TokenRow
 
 log = structlog.get_logger("health")
@@ -243,6 +243,9 @@ class PageChecker:
         try:
             async with asyncio.timeout(CHECK_SECONDS):
                 checked = await self.check(leased.page_id, leased.parked_reason)
+        except KeysUnreadable as error:
+            # Other Pages' tokens may be open already, or under a key that is known.
+            log.error("check_failed", page_id=leased.page_id, error=type(error).__name__)
         except (LedgerUnavailable, StoreUnavailable):
             raise
         except Exception as error:

@@ -38,6 +38,7 @@ from worker.inbox import is_id
 from worker.lead import Lead
 from worker.outcomes import DeadLetter, Park, Retry, RetryPolicy, Stored, listing_outcome_of
 from worker.plans import utc
+from worker.sealing import KeysUnreadable
 from worker.slices import Slice, parted
 from worker.tokens import PageTokens
 
@@ -191,11 +192,11 @@ class SliceWalker(Generic[L]):
                     return await self._refused(leased, walk, grant.not_before, grant.reason)
                 sent = True
                 page = await self._ask(leased, walk, token, grant)
-            except StoreUnavailable:
-                raise
-            except LedgerUnavailable as error:
+            except (LedgerUnavailable, KeysUnreadable) as error:
                 await self._put_off(leased, walk, self._clock() + LEDGER_AGAIN, error.reason)
                 return "put_off"
+            except StoreUnavailable:
+                raise
             except Throttled as error:
                 walk.untold_calls += 1
                 # Meta meters an ad's listing by its ad account. The Page's other calls do not wait with it.

@@ -24,7 +24,7 @@ from worker.graph.account import Caller
 from worker.graph.client import GraphClient, GraphSettings
 from worker.outcomes import Park, Retry, Snooze, Stored
 from worker.runtime import now as clock_now
-from worker.sealing import Key, KeyRing, of_account, of_page
+from worker.sealing import Key, KeyRing, KeysUnreadable, Sealed, of_account, of_page
 from worker.store.health import HealthStore
 from worker.store.leads import BY_ORDER, LeadStore, StoreSettings
 from worker.store.tokens import Account, TokenStore
@@ -411,6 +411,30 @@ def test_a_page_that_hangs_delays_no_other(run: Any) -> None:
         assert await world.sql("select page_id from page_health where page_id = %s", world.page) == []
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
+
+    run(scenario)
+
+
+def test_a_token_that_cannot_be_opened_for_now_delays_no_other(
+    run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The key file may have its key again soon: it is looked at later, and the other Pages are looked at now."""
+
+    async def scenario(world: World) -> None:
+        open_sealed = KeyRing.open
+
+        def opened(ring: KeyRing, sealed: Sealed, whose: str) -> str:
+            if whose == of_page("71"):
+                raise KeysUnreadable("told")
+            return open_sealed(ring, sealed, whose)
+
+        monkeypatch.setattr(KeyRing, "open", opened)
+        await world.sql("insert into pages (page_id, updated_at) values ('71', now())")
+        sealed = KeyRing((KEY,)).seal("token", of_page("71"))
+        await world.tokens.keep_page_token("71", world.user, sealed, clock_now())
+        assert (await world.checker.run(lambda: False))["checked"] == 1
+        checked = await world.sql("select page_id, check_at > now() as is_later from pages")
+        assert {row["page_id"]: row["is_later"] for row in checked} == {world.page: True, "71": True}
 
     run(scenario)
 

@@ -33,6 +33,7 @@ from worker.errors import (
 )
 from worker.graph.usage import Usage
 from worker.outcomes import DeadLetter, RetryPolicy, Stored
+from worker.sealing import KeysUnreadable
 from worker.slices import Slice
 from worker.walking import LAPSES, LEDGER_AGAIN, REDUCED_FOR, RENEWALS, RESTARTS, SliceWalker
 
@@ -360,6 +361,19 @@ def test_a_ledger_that_is_away_puts_the_slice_off() -> None:
     """Without a grant there is no call; it is tried again soon and counts nothing."""
     bench = Bench(some(3))
     bench.budget.says.append(LedgerUnavailable("told"))
+    assert bench.walk() == "put_off"
+    assert bench.row.due_at == NOW + LEDGER_AGAIN
+    assert bench.row.one.attempts == 0
+
+
+def test_a_key_file_that_cannot_be_read_puts_the_slice_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is one Page's token that cannot be opened: the walks of the others go on."""
+    bench = Bench(some(3))
+
+    async def unreadable(_: FakeTokens, page_id: str) -> str:
+        raise KeysUnreadable("told")
+
+    monkeypatch.setattr(FakeTokens, "token_for", unreadable)
     assert bench.walk() == "put_off"
     assert bench.row.due_at == NOW + LEDGER_AGAIN
     assert bench.row.one.attempts == 0
