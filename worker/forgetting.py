@@ -23,7 +23,7 @@ from worker.store.erasures import Candidate, Erased, Overdue
 BATCH: Final = 1_000
 """Leads erased in one transaction, and ids compared at once."""
 SPAN: Final = 5_000
-"""Rows looked through at once: some megabytes of answers."""
+"""Rows looked through at once: some megabytes of answers, and far from the minute that a statement may take."""
 COMPARE_ALL_EVERY: Final = timedelta(hours=1)
 """Equal counts mean equal ids, unless both lost some; so often all of them are compared."""
 RETAIN_EVERY: Final = timedelta(hours=1)
@@ -47,7 +47,7 @@ class Rows(Protocol):
     async def retaining(self) -> dict[str, int]: ...
     async def overdue(
         self, page_id: str, fewest: int, after: Overdue | None, now: datetime, most: int
-    ) -> list[Overdue]: ...
+    ) -> tuple[list[Overdue], Overdue | None]: ...
     async def overdue_undated(self, page_id: str, now: datetime, most: int) -> list[Overdue]: ...
 
 
@@ -215,20 +215,23 @@ class Forgetter:
         """Erase stored and dead leads that were kept as long as was set for their form or Page; how many."""
         erased = 0
         for page_id, fewest in (await self._rows.retaining()).items():
-            async for batch in self._overdue(page_id, fewest):
-                asked = dict.fromkeys((one.leadgen_id for one in batch), page_id)
-                erased += len(await self._erase(asked, Order("retention")))
+            async for overdue in self._overdue(page_id, fewest):
+                for batch in _batches(((one.leadgen_id, page_id) for one in overdue), BATCH):
+                    erased += len(await self._erase(dict(batch), Order("retention")))
+                    if stop():
+                        return erased
                 if stop():
                     return erased
         return erased
 
     async def _overdue(self, page_id: str, fewest: int) -> AsyncIterator[Sequence[Overdue]]:
-        now, last = self._clock(), None
-        while batch := await self._rows.overdue(page_id, fewest, last, now, BATCH):
-            yield batch
-            last = batch[-1]
-        while batch := await self._rows.overdue_undated(page_id, now, BATCH):
-            yield batch
+        now = self._clock()
+        overdue, last = await self._rows.overdue(page_id, fewest, None, now, SPAN)
+        while last is not None:
+            yield overdue
+            overdue, last = await self._rows.overdue(page_id, fewest, last, now, SPAN)
+        while undated := await self._rows.overdue_undated(page_id, now, BATCH):
+            yield undated
 
 
 def _is_met(conditions: Sequence[Condition], told: str) -> bool:

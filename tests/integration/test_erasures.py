@@ -456,6 +456,7 @@ def created(days: float) -> str:
 def test_what_was_kept_long_enough_is_erased(on_both: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """By its form's days, else its Page's; stored and dead ones; what waits, is younger or of another Page stays."""
     monkeypatch.setattr("worker.forgetting.BATCH", 2)
+    monkeypatch.setattr("worker.forgetting.SPAN", 3)
 
     async def scenario(world: World) -> None:
         await world.sql("insert into forms (form_id, page_id) values ('7', %s), ('8', %s)", PAGE, OTHER_PAGE)
@@ -488,6 +489,26 @@ def test_what_was_kept_long_enough_is_erased(on_both: Any, monkeypatch: pytest.M
         assert await world.rows.set_retention("page", PAGE, None, LATER)
         world.now[0] = LATER + 10_000 * DAY
         assert await world.forgetter.retain() == 1
+
+    on_both(scenario)
+
+
+def test_what_is_kept_or_erased_already_is_gone_past_in_parts(on_both: Any) -> None:
+    """Ten million such rows before the first one that is due would take longer than a statement may."""
+
+    async def scenario(world: World) -> None:
+        await world.sql("insert into forms (form_id, page_id, retention_days) values ('7', %s, 10)", PAGE)
+        for i in (1, 2, 3, 4, 5):
+            await world.store(i, created_time=created(30 - i))
+        await world.store(6, 7, form_id="7", created_time=created(20))
+        await world.store(8, form_id="7", created_time=created(9))
+        await world.forget(1)
+        seen, last = [], None
+        while (part := await world.rows.overdue(PAGE, 10, last, LATER, 3))[1]:
+            due, last = part
+            seen.append(([one.leadgen_id for one in due], last.leadgen_id))
+        assert seen == [([], "3"), (["6"], "6"), (["7"], "7")]
+        assert await world.forgetter.retain() == 2
 
     on_both(scenario)
 

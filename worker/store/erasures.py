@@ -158,15 +158,24 @@ order by p.page_id
 """Pages of which something is erased in time, and after how many days at the soonest."""
 
 OVERDUE: Final = """
-select l.leadgen_id, l.created_time
-from leadgen l left join forms f on f.form_id = l.form_id left join pages p on p.page_id = l.page_id
-where l.page_id = %(page_id)s and l.created_time < %(now)s::timestamptz - make_interval(days => %(fewest)s)
-  and (l.created_time, l.leadgen_id) > (%(after)s::timestamptz, %(after_id)s::text)
-  and l.state in ('stored', 'dead')
-  and l.created_time < %(now)s::timestamptz - make_interval(days => coalesce(f.retention_days, p.retention_days))
-order by l.created_time, l.leadgen_id limit %(most)s
+with span as materialized (
+    select leadgen_id, created_time, form_id, state from leadgen
+    where page_id = %(page_id)s and created_time < %(now)s::timestamptz - make_interval(days => %(fewest)s)
+      and (created_time, leadgen_id) > (%(after)s::timestamptz, %(after_id)s::text)
+    order by created_time, leadgen_id limit %(most)s
+),
+edge as (select leadgen_id, created_time from span order by created_time desc, leadgen_id desc limit 1)
+select edge.leadgen_id as last_id, edge.created_time as last_time, due.leadgen_id, due.created_time
+from edge left join (
+    select span.* from span left join forms f using (form_id) left join pages p on p.page_id = %(page_id)s
+    where span.state in ('stored', 'dead')
+      and span.created_time < %(now)s::timestamptz - make_interval(days => coalesce(f.retention_days, p.retention_days))
+) as due on true
+order by due.created_time, due.leadgen_id
 """
-"""The next of a Page's leads that are older than what was set for their form, else for their Page."""
+"""Of the next of a Page's rows, the oldest first, those that are older than what was set for their form, else for their
+Page; and how far that was. What is erased already, and what its form keeps longer, is looked at too: there may be
+millions."""
 
 OVERDUE_UNDATED: Final = """
 select l.leadgen_id, l.created_time
@@ -316,8 +325,11 @@ class ErasureStore:
 
     async def overdue(
         self, page_id: str, fewest: int, after: Overdue | None, now: datetime, most: int
-    ) -> list[Overdue]:
-        """The next leads of a Page that were kept long enough, the oldest first; `after`: the last of those before."""
+    ) -> tuple[list[Overdue], Overdue | None]:
+        """Those of a Page's next `most` rows, the oldest first, that were kept long enough, and the last of these rows.
+
+        `after`: the last one of those before; None for the first ones, and answered where there are no more.
+        """
         asked = {
             "page_id": page_id,
             "fewest": fewest,
@@ -326,7 +338,11 @@ class ErasureStore:
             "now": now,
             "most": most,
         }
-        return [Overdue(**row) for row in await self._rows(OVERDUE, asked)]
+        rows = await self._rows(OVERDUE, asked)
+        due = [
+            Overdue(row["leadgen_id"], row["created_time"]) for row in rows if row["leadgen_id"] is not None
+        ]
+        return due, Overdue(rows[0]["last_id"], rows[0]["last_time"]) if rows else None
 
     async def overdue_undated(self, page_id: str, now: datetime, most: int) -> list[Overdue]:
         """The same of those whose creation is not known: by when they came."""
