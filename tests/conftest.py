@@ -45,6 +45,12 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.fixture(autouse=True)
+def logs_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command that runs in the tests' own process leaves the logs of the tests after it alone."""
+    monkeypatch.setattr("worker.logs.configure", lambda style, level: None)
+
+
 @pytest.fixture(scope="session")
 def server_folder() -> Iterator[Path]:
     """The data directory of the run's own servers."""

@@ -363,6 +363,7 @@ def test_a_late_acknowledgement_after_redis_was_emptied_harms_nobody(on_redis: R
         worker = world.worker("a")
         taken = await worker.read(10, 0)
         await world.client.delete(STREAM)
+        await asyncio.sleep(0.002)  # an id is a millisecond: the new entry must not get that of the old one
         await worker.create_group()
         await world.add(2)
         await worker.done(taken)

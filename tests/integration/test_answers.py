@@ -738,7 +738,8 @@ def test_the_functions_may_be_used_in_an_index_and_in_parallel(connection: Any) 
     found = connection.execute(
         "select provolatile::text, proparallel::text from pg_proc where proname like 'leadsync\\_%'"
     ).fetchall()
-    assert found == [("i", "s")] * 3
+    assert set(found) == {("i", "s")}
+    assert len(found) >= 3
     with connection.transaction(force_rollback=True):
         schema = connection.execute("select current_schema()").fetchone()[0]
         connection.execute("set local search_path = pg_temp")

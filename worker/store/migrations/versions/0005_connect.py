@@ -84,7 +84,8 @@ create index leadgen_erased on leadgen (leadgen_id) where state = 'erased' and r
 """
 
 TRAIL = """
-create function leadsync_trail(trail text[], entry text) returns text[] language plpgsql immutable as $$
+create function leadsync_trail(trail text[], entry text) returns text[]
+language plpgsql immutable parallel safe as $$
 declare
     length constant integer := coalesce(cardinality(trail), 0);
     new constant text[] := string_to_array(entry, ' ');
