@@ -1,8 +1,8 @@
 """What a person answered, as an order names it -> whether a lead's field_data has it. Pure.
 
-It asks no database. Invariants: e-mail addresses and texts are compared without case and surrounding blanks, phone
-numbers by their digits; a needle is in every lead that matches, so looking for it first loses none; no message and no
-repr holds an answer.
+It asks no database. Invariants: e-mail addresses and texts are compared without case, surrounding blanks and letters
+that nobody sees, phone numbers by their digits; a needle is in every lead that matches, so looking for it first loses
+none; no message and no repr holds an answer.
 """
 
 import re
@@ -85,11 +85,14 @@ def _needle(condition: Condition) -> Needle:
 
 
 def _plain(text: str) -> str:
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).strip().casefold())
+    # What is copied from a phone's contacts or a web page often has marks of direction that nobody sees.
+    seen = "".join(letter for letter in text if unicodedata.category(letter) != "Cf")
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", seen).strip().casefold())
 
 
 def _digits(text: str) -> str:
     """The digits of a phone number, without the 00 that some dial for +; empty where `text` is none."""
+    text = "".join("-" if unicodedata.category(letter) == "Pd" else letter for letter in text)
     if not _PHONE.match(text):
         return ""
     digits = "".join(filter(str.isdigit, text)).removeprefix("00")

@@ -31,10 +31,12 @@ def met(key: str, wanted: str, given: str) -> bool:
         ("Gül Çelik", "gu\u0308l c\u0327elik"),
         ("\uff11\uff12\uff13 456 78", "12345678"),
         ("王小明", " 王小明"),
+        ("ann@example.org", "\u200bann@example.org\ufeff"),
+        ("+49 170 1234567", "\u202a+49\u00a0170\u20131234567\u202c"),
     ],
 )
 def test_the_same_answer_written_otherwise_is_found(wanted: str, given: str) -> None:
-    """Case, blanks around, the way a letter is composed, and what stands between digits do not count."""
+    """Case, blanks around, what nobody sees, how a letter is composed, what stands between digits do not count."""
     assert met("q", wanted, given)
     assert met("q", given, wanted)
 
@@ -91,7 +93,8 @@ def test_no_repr_holds_an_answer() -> None:
 
 TEXT = st.text(
     alphabet=st.one_of(
-        st.characters(max_codepoint=0x17F), st.sampled_from("\ufb01\u017fK\u212aß\u2460\uff11+-(). 0")
+        st.characters(max_codepoint=0x17F),
+        st.sampled_from("\ufb01\u017fK\u212aß\u2460\uff11+-(). 0\u200b\u2013"),
     )
 )
 DIGITS = st.text(alphabet="0123456789+ -().", min_size=1)

@@ -104,8 +104,9 @@ select edge.last, edge.looked_at, found.leadgen_id, found.page_id, found.form_id
 from (select max(leadgen_id) as last, count(*) as looked_at from span) as edge
 left join (
     select * from span
-    where octet_length(told) <> length(told) or position(%(needle)s in
-        case when %(is_phone)s then translate(told, '{PHONE_MARKS}', '') else lower(told collate "C") end) > 0) as found on true
+    where octet_length(told) <> length(told) or position(%(needle)s in case
+        when %(is_phone)s then translate(told, '{PHONE_MARKS}', '') else lower(told collate "C") end) > 0
+) as found on true
 """
 """The next rows by id: those that may match, with their answers, and how far that was.
 
