@@ -30,6 +30,7 @@ from worker.errors import (
 from worker.form import Form
 from worker.graph.usage import Usage
 from worker.graph.wire import FORM_COUNT_FIELDS, FORM_FIELDS, FormRead, ResultPage
+from worker.sealing import KeysUnreadable
 from worker.tokens import PageTokens
 
 log = structlog.get_logger("forms")
@@ -258,6 +259,8 @@ class FormFinder:
                 if not ask.plainer():
                     return _Ended(error.reason)
                 log.warning("form_fields_refused", page_id=ask.page_id, reason=error.reason)
+            except KeysUnreadable as error:
+                return _Ended(error.reason)
             except (LedgerUnavailable, StoreUnavailable):
                 raise
             except Throttled as error:

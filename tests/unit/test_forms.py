@@ -34,6 +34,7 @@ from worker.form import DEEPEST, MOST_BYTES, MOST_TEXT, Form
 from worker.forms import AT_ONCE, FORMS_LIMIT, MOST_PAGES, Discovered, FormAges, FormFinder
 from worker.graph.usage import Usage
 from worker.graph.wire import FORM_COUNT_FIELDS, FORM_FIELDS, ResultPage
+from worker.sealing import KeysUnreadable
 
 TOKENLESS = "153125381999"
 
@@ -282,6 +283,22 @@ def test_without_redis_or_postgres_the_run_ends(away: LeadSyncError) -> None:
     assert told.value.exceptions == (away,)
     with pytest.raises(type(away)):
         bench.discover()
+
+
+def test_a_token_that_cannot_be_opened_for_now_is_one_page_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The key file may have its key again soon; the forms of other Pages are listed."""
+    token_for = FakeTokens.token_for
+
+    async def opened(tokens: FakeTokens, page_id: str) -> str:
+        if page_id == PAGE:
+            raise KeysUnreadable("told")
+        return await token_for(tokens, page_id)
+
+    monkeypatch.setattr(FakeTokens, "token_for", opened)
+    bench = Bench(PAGE, OTHER_PAGE)
+    bench.graph.says[OTHER_PAGE].append(forms(5))
+    assert bench.run() == {"pages": 1, "forms": 1, "new": 1}
+    assert bench.discover() == Discovered((), (), False, "keys_unreadable")
 
 
 def test_a_fault_of_ours_with_one_page_harms_no_other() -> None:

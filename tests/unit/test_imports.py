@@ -89,7 +89,7 @@ LAYERS: dict[str, set[str]] = {
     | {"worker.graph.account", "worker.health", "worker.sealing", "worker.tokens"},
     "worker.alerts": {"worker.health"},
     "worker.form": PURE,
-    "worker.forms": PIPELINE | {"worker.form", "worker.tokens"},
+    "worker.forms": PIPELINE | {"worker.form", "worker.sealing", "worker.tokens"},
     "worker.questions": PURE | {"worker.form"},
     "worker.when": set(),
     "worker.cells": set(),
