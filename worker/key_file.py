@@ -1,12 +1,14 @@
 """The text of a key file -> the same with a key more, or with keys less; and back onto the disk, whole or not at all.
 
 What a key is, sealing.py says; which keys come and go, rotation.py. Invariants: comments, and keys that nobody named,
-stay as they are; the file belongs to whom it did and only its owner reads it; once `replace` has returned the file is
-there after a loss of power too, since what is sealed with its new key would be lost without it.
+stay as they are; the file belongs to whom it did, and only its owner reads it, and its group where that was let alone
+to read it; once `replace` has returned the file is there after a loss of power too, since what is sealed with its new
+key would be lost without it.
 """
 
 import fcntl
 import os
+import stat
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -61,6 +63,8 @@ def _lock(folder: int) -> None:
         fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise LeadSyncError("another rotation is at work on TOKEN_KEYS_FILE; wait for its end") from None
+    except OSError as error:
+        raise _not_replaceable(error) from None
 
 
 def replace(path: Path, text: str) -> None:
@@ -72,6 +76,7 @@ def replace(path: Path, text: str) -> None:
         with open(os.open(half, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
             if (about.st_uid, about.st_gid) != (os.geteuid(), os.getegid()):
                 os.fchown(file.fileno(), about.st_uid, about.st_gid)
+            os.fchmod(file.fileno(), _mode(about.st_mode))
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
@@ -85,6 +90,12 @@ def replace(path: Path, text: str) -> None:
         with suppress(OSError):
             half.unlink(missing_ok=True)
         raise _not_replaceable(error) from None
+
+
+def _mode(former: int) -> int:
+    """A file that only root and a group read was made so for workers of that group; 0644 is nobody's wish."""
+    is_for_group = former & stat.S_IRGRP and not former & stat.S_IRWXO
+    return 0o640 if is_for_group else 0o600
 
 
 def unchanged_for(path: Path, now: float) -> float:

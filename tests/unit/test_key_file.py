@@ -63,6 +63,29 @@ def test_the_file_is_replaced_whole_for_its_owner_only(file: Path) -> None:
     assert [path.name for path in file.parent.iterdir()] == [file.name]
 
 
+@pytest.mark.parametrize(
+    ("before", "after"), [(0o640, 0o640), (0o660, 0o640), (0o600, 0o600), (0o400, 0o600), (0o666, 0o600)]
+)
+def test_a_group_that_was_let_read_it_still_does(file: Path, before: int, after: int) -> None:
+    """Workers may be of that group alone: without the new key none of their tokens would open."""
+    file.chmod(before)
+    replace(file, "# new\n")
+    assert stat.S_IMODE(file.stat().st_mode) == after
+
+
+def test_a_folder_that_cannot_be_locked_is_told_in_one_line(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some network file systems lock nothing; then the key is put in by hand."""
+
+    def no_locks(*_: object) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(key_file.fcntl, "flock", no_locks)
+    with pytest.raises(ConfigurationError, match="No locks available"), held(file):
+        pass
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
 def test_the_file_stays_its_owner_s(file: Path) -> None:
     """Rotated by root, it can still be read by the account that the workers run under."""
