@@ -30,6 +30,10 @@ REASONS: Final = {
     "page_slow": "Graph was slow for its Page",
     "too_much_asked": "Graph wanted smaller asks",
     "tokens_unreadable": "PAGE_TOKENS_FILE could not be read",
+    "keys_unreadable": "TOKEN_KEYS_FILE could not be read",
+    "token_locked": "the key that sealed the Page's token is missing",
+    "by_hand": "by hand",
+    "disconnected": "since it was disconnected",
     "internal_error": "a fault of leadsync",
     "ledger_unavailable": "Redis could not grant calls",
     "store_unavailable": "Postgres could not note calls",
@@ -46,6 +50,11 @@ REASONS: Final = {
     "reading": "its own reading",
     "webhook": "its webhook",
 }
+HELD_BY_ORDER: Final = {
+    "by_hand": "`leadsync pages unpark {}` takes it up again; by itself nothing does",
+    "disconnected": "`leadsync connect --page {}` takes it up again; by itself nothing does",
+}
+"""What takes a Page up again that an operator wants held, by the reason that it is parked for."""
 ORDERS: Final = {
     "id": "an order that named it",
     "answer": "an order that named an answer",
@@ -145,12 +154,7 @@ def _of_row(trace: Trace, row: Row, now: datetime) -> tuple[str, str, list[str]]
         return "dead", told, [f"mend the reason, then `leadsync dead-letters replay {trace.leadgen_id}`"]
     page = trace.page or {}
     if page.get("parked_at"):
-        return (
-            "parked",
-            f"waits: its Page {row['page_id']} is parked since {_when(page['parked_at'])},"
-            f" {in_words(page['parked_reason'])}; checked again {_when(page['check_at'])}",
-            [f"mend the Page's token or permission, then `leadsync pages unpark {row['page_id']}`"],
-        )
+        return _of_parked(page)
     if row["leases"] > 0 and row["due_at"] and row["due_at"] > now:
         return "reading", f"being read now, under a lease until {_when(row['due_at'])}", []
     if page.get("held_until") and page["held_until"] > now:
@@ -166,6 +170,16 @@ def _of_row(trace: Trace, row: Row, now: datetime) -> tuple[str, str, list[str]]
         f"waits until {_when(row['due_at'])}: {reason}, attempt {row['attempts']}",
         ["it is overdue: `leadsync status` tells whether the queue `upkeep` has a worker"] if overdue else [],
     )
+
+
+def _of_parked(page: Row) -> tuple[str, str, list[str]]:
+    page_id, reason = page["page_id"], page["parked_reason"]
+    told = f"waits: its Page {page_id} is parked since {_when(page['parked_at'])}, {in_words(reason)}"
+    if reason in HELD_BY_ORDER:
+        return "parked", told, [HELD_BY_ORDER[reason].format(page_id)]
+    again = _when(page["check_at"]) if page["check_at"] else "at once"
+    mend = f"mend the Page's token or permission, then `leadsync pages unpark {page_id}`"
+    return "parked", f"{told}; checked again {again}", [mend]
 
 
 def _of_entry(entry: Lying, standing: Standing, now: datetime) -> tuple[str, str, list[str]]:
@@ -191,6 +205,10 @@ def _of_nobody(trace: Trace, now: datetime) -> tuple[str, str, list[str]]:
     meta, told = trace.meta, "never announced here"
     if isinstance(trace.standing, str):
         told = f"no row, and {trace.standing}"
+    elif not trace.standing.whole:
+        told = (
+            "no row, and not among the newest entries of the stream, which is longer than was looked through"
+        )
     if meta is not None and meta.page_id is not None:
         form = f"form {meta.form_id}" if meta.form_id else "a form that Meta does not name"
         told += f"; Meta has it: {form} of Page {meta.page_id}, created {_when(meta.created_time)}"

@@ -34,6 +34,7 @@ _NOT_ASKED: Final = (
     "poison",
     "internal_error",
     "tokens_unreadable",
+    "token_locked",
     "grant_lapsed",
     "page_parked",
     "store_unavailable",

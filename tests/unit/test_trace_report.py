@@ -98,6 +98,31 @@ def test_a_row_says_at_which_stage_it_is(told: Any, stage: str, says: str) -> No
     assert says in found["told"]
 
 
+@pytest.mark.parametrize(
+    ("reason", "advice"),
+    [("by_hand", f"`leadsync pages unpark {PAGE}`"), ("disconnected", f"`leadsync connect --page {PAGE}`")],
+)
+def test_a_page_that_is_held_by_order_is_not_said_to_heal(reason: str, advice: str) -> None:
+    """No check takes it up, its token needs no mending, and what takes it up again is said."""
+    told = of("waiting", {**PARKED, "parked_reason": reason}, **WAITING)
+    assert "checked again" not in told["told"]
+    (says,) = told["advice"]
+    assert advice in says
+    assert "mend" not in says
+
+
+def test_a_page_whose_check_is_due_says_so() -> None:
+    """A check without a time is due at once."""
+    assert of("waiting", {**PARKED, "check_at": None}, **WAITING)["told"].endswith("checked again at once")
+
+
+def test_a_stream_that_was_looked_through_in_part_is_not_said_to_lack_it() -> None:
+    """It may lie further back, so it is not said that nobody announced it."""
+    told = told_of(Trace(LEAD, None, replace(NOWHERE, whole=False)))
+    assert "never announced" not in told["told"]
+    assert "longer than was looked through" in told["told"]
+
+
 def test_an_overdue_row_says_where_to_look() -> None:
     """Waiting beyond its time is not normal."""
     assert of("waiting", **WAITING)["advice"] == []

@@ -82,6 +82,7 @@ def test_calls_are_those_that_were_made() -> None:
         "1 died poison",
         "1 replayed x",
         "1 died row_refused_23514",
+        "1 refused token_locked",
     ]
     assert calls_of(map(Entry.from_text, texts)) == 0
 
