@@ -186,6 +186,12 @@ async def _make_one(form_id: str, page_id: str, near: Neighbours) -> tuple[datet
 
 async def _delete_former(form_id: str, page_id: str, near: Neighbours) -> None:
     former = await _ask(page_id, near, partial(test_leads_request, near.caller, form_id), read_ids)
+    if len(former) > 1:
+        # A form has one. Whatever these are, a real lead that is deleted at Meta does not come back.
+        raise LeadSyncError(
+            f"Meta lists {len(former)} test leads of form {form_id}, which has one at most, so none was deleted;"
+            " delete them in its Lead Ads Testing Tool"
+        )
     for leadgen_id in former:
         await _ask(page_id, near, partial(delete_lead_request, near.caller, leadgen_id), read_success)
 

@@ -184,6 +184,15 @@ def test_the_former_test_lead_is_deleted_and_every_call_is_granted() -> None:
     assert len(bench.budget.usages) == 3
 
 
+def test_nothing_is_deleted_where_meta_lists_more_than_a_form_can_have() -> None:
+    """They may be people's leads, and what is deleted at Meta does not come back."""
+    bench = Bench(TestingGraph(has=FORMER))
+    bench.graph.says["GET test_leads"] = deque([(200, {"data": [{"id": FORMER}, {"id": "7"}]})])
+    with pytest.raises(LeadSyncError, match="lists 2 test leads"):
+        bench.prove()
+    assert bench.graph.asked == [f"GET {FORM}/test_leads"]
+
+
 @pytest.mark.parametrize("where", ["error_subcode", "code"])
 def test_a_second_test_lead_is_met_once_more(where: str) -> None:
     """Somebody made one meanwhile, or it was not listed: it is deleted and asked once more, wherever Meta says so."""
