@@ -25,6 +25,7 @@ WORDS: Final = {
     "woken": "put back: many leads of its Page had died of the same",
     "stored": "brought by other means than its own reading",
     "completed": "was stored in part, and is complete",
+    "filled": "was stored in part, and gained something that it lacked",
     "others": "more that is not kept singly",
 }
 """What the word of an entry says."""

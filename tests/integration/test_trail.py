@@ -205,6 +205,10 @@ def test_what_was_stored_in_part_and_is_completed_is_told(on_store: Any) -> None
         imported = replace(a_lead(2), in_part=True)
         await ImportStore(world.pool).write([(imported, PAGE)], at(9), dry_run=False)
         assert await trail(world, 2) == [("died", "lead_gone", 1, 0, 0), ("stored", "import", 1, 9, 9)]
+        await world.settle((in_flight(3), Stored(a_lead(3, in_part=True, ad_name=None))))
+        await ImportStore(world.pool).write([(a_lead(3, ad_name="Ad"), PAGE)], at(9), dry_run=False)
+        assert (await world.row(3))["in_part"], "a file does not tell all"
+        assert await trail(world, 3) == [("filled", "import", 1, 9, 9)]
 
     on_store(scenario)
 

@@ -77,7 +77,7 @@ on conflict (leadgen_id) do update set
     in_part = l.state <> 'stored' or l.in_part,
     cleaned = l.cleaned or excluded.cleaned,
     trail = case when {_IN_FULL} then l.trail else leadsync_trail(l.trail,
-        {SECOND} || case when l.state = 'stored' then ' completed' else ' stored' end || ' import') end,
+        {SECOND} || case when l.state = 'stored' then ' filled' else ' stored' end || ' import') end,
     stored_at = coalesce(l.stored_at, excluded.stored_at),
     updated_at = excluded.updated_at
 where {_gains("excluded")}
