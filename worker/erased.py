@@ -5,7 +5,7 @@ a database that was restored from before the order, one of the two lacks what th
 """
 
 import re
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -38,6 +38,12 @@ class ErasedList:
         if told:
             async with self._redis():
                 await self._client.hset(ERASED, mapping=told)
+
+    async def lacking(self, leadgen_ids: Sequence[str]) -> Sequence[str]:
+        """Those of these ids that are not here. (What is added anew is written to Redis' disk anew.)"""
+        async with self._redis():
+            found: list[Any] = await self._client.hmget(ERASED, list(leadgen_ids))
+        return [leadgen_id for leadgen_id, page_id in zip(leadgen_ids, found, strict=True) if page_id is None]
 
     async def batches(self, size: int) -> AsyncIterator[dict[str, str]]:
         """All of them, about `size` at a time: the Page by id."""

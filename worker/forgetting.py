@@ -56,6 +56,7 @@ class Listed(Protocol):
 
     async def count(self) -> int: ...
     async def add(self, pages: Mapping[str, str]) -> None: ...
+    async def lacking(self, leadgen_ids: Sequence[str]) -> Sequence[str]: ...
     def batches(self, size: int) -> AsyncIterator[dict[str, str]]: ...
     async def drop_set_aside(self, leadgen_ids: Collection[str]) -> int: ...
 
@@ -205,11 +206,13 @@ class Forgetter:
         return again
 
     async def _list_what_is_erased(self, stop: Callable[[], bool]) -> int:
-        before, after = await self._listed.count(), ""
+        again, after = 0, ""
         while not stop() and (pages := await self._rows.ordered(after, BATCH)):
-            await self._listed.add(pages)
+            lacking = await self._listed.lacking(list(pages))
+            await self._listed.add({leadgen_id: pages[leadgen_id] for leadgen_id in lacking})
+            again += len(lacking)
             after = list(pages)[-1]
-        return max(0, await self._listed.count() - before)
+        return again
 
     async def retain(self, stop: Callable[[], bool] = lambda: False) -> int:
         """Erase stored and dead leads that were kept as long as was set for their form or Page; how many."""

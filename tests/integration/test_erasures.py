@@ -401,6 +401,27 @@ def test_equal_counts_are_trusted_for_an_hour_only(on_both: Any) -> None:
     on_both(scenario)
 
 
+def test_only_what_redis_lacks_is_written_to_it(on_both: Any) -> None:
+    """All ids are compared every hour, and a million that are written anew are a hundred megabytes of its log."""
+
+    async def scenario(world: World) -> None:
+        await world.forget(1, 2, 3, page_id=PAGE)
+        await world.redis.hdel(ERASED, "2")
+        told: list[dict[str, str]] = []
+        add = world.listed.add
+
+        async def noted(pages: Mapping[str, str]) -> None:
+            told.append(dict(pages))
+            await add(pages)
+
+        world.listed.add = noted  # type: ignore[method-assign]
+        assert await world.forgetter.keep_in_step() == {"erased_again": 0, "listed_again": 1}
+        assert [pages for pages in told if pages] == [{"2": PAGE}]
+        assert await world.listed.count() == 3
+
+    on_both(scenario)
+
+
 def test_an_order_goes_before_retention(on_both: Any) -> None:
     """What retention erased and an order names is kept beside the database from then on; not the other way round."""
 
