@@ -122,6 +122,7 @@ class Forgetter:
         self._clock = clock
         self._compare_all_at: datetime | None = None
         self._retain_at: datetime | None = None
+        self._stopped_at: tuple[str, Overdue | None] | None = None
 
     async def find(self, conditions: Sequence[Condition], on_progress: Callable[[int], None]) -> Found:
         """The leads that meet all conditions; `on_progress` is told how many rows were looked at."""
@@ -215,26 +216,37 @@ class Forgetter:
         return again
 
     async def retain(self, stop: Callable[[], bool] = lambda: False) -> int:
-        """Erase stored and dead leads that were kept as long as was set for their form or Page; how many."""
-        erased = 0
+        """Erase stored and dead leads that were kept as long as was set for their form or Page; how many.
+
+        The next one goes on where this one was stopped, or what comes late would never be reached.
+        """
+        erased, begin = 0, self._stopped_at
         for page_id, fewest in (await self._rows.retaining()).items():
-            async for overdue in self._overdue(page_id, fewest):
+            if begin is not None and page_id < begin[0]:
+                continue
+            after = begin[1] if begin is not None and page_id == begin[0] else None
+            async for overdue, last in self._overdue(page_id, fewest, after):
                 for batch in _batches(((one.leadgen_id, page_id) for one in overdue), BATCH):
                     erased += len(await self._erase(dict(batch), Order("retention")))
-                    if stop():
-                        return erased
                 if stop():
+                    self._stopped_at = (page_id, last)
                     return erased
+        self._stopped_at = None
         return erased
 
-    async def _overdue(self, page_id: str, fewest: int) -> AsyncIterator[Sequence[Overdue]]:
-        now = self._clock()
-        overdue, last = await self._rows.overdue(page_id, fewest, None, now, SPAN)
-        while last is not None:
-            yield overdue
-            overdue, last = await self._rows.overdue(page_id, fewest, last, now, SPAN)
+    async def _overdue(
+        self, page_id: str, fewest: int, after: Overdue | None
+    ) -> AsyncIterator[tuple[Sequence[Overdue], Overdue | None]]:
+        """What is overdue of a Page, a part at a time, and the last of the rows that were looked at."""
+        now, last = self._clock(), after
+        while True:
+            overdue, reached = await self._rows.overdue(page_id, fewest, last, now, SPAN)
+            if reached is None:
+                break
+            last = reached
+            yield overdue, last
         while undated := await self._rows.overdue_undated(page_id, now, BATCH):
-            yield undated
+            yield undated, last
 
 
 def _is_met(conditions: Sequence[Condition], told: str) -> bool:

@@ -534,6 +534,28 @@ def test_what_is_kept_or_erased_already_is_gone_past_in_parts(on_both: Any) -> N
     on_both(scenario)
 
 
+def test_retention_goes_on_where_it_was_stopped(on_both: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The schedule gives it half a minute at a time: rows that stay would hide what comes behind them for ever."""
+    monkeypatch.setattr("worker.forgetting.SPAN", 2)
+
+    async def scenario(world: World) -> None:
+        for form, page_id in (("7", PAGE), ("8", OTHER_PAGE)):
+            await world.sql(
+                "insert into forms (form_id, page_id, retention_days) values (%s, %s, 10)", form, page_id
+            )
+        await world.store(1, 2, 3, 4, 5, created_time=created(30))
+        await world.store(6, form_id="7", created_time=created(20))
+        await world.store(7, form_id="8", page_id=OTHER_PAGE, created_time=created(20))
+        await world.store(8, form_id="8", page_id=OTHER_PAGE, created_time=None)
+        await world.sql("update leadgen set stored_at = %s where leadgen_id = '8'", LATER - 31 * DAY)
+        erased = [await world.forgetter.retain(lambda: True) for _ in range(6)]
+        assert (sum(erased), erased[-1]) == (3, 0)
+        await world.store(9, form_id="7", created_time=created(20))
+        assert await world.forgetter.retain() == 1, "it begins anew once it came to the end"
+
+    on_both(scenario)
+
+
 def test_the_schedule_keeps_in_step_and_retains(on_both: Any) -> None:
     """In one run, and retention once an hour."""
 
