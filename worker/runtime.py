@@ -640,6 +640,10 @@ class Runtime:
         except LeadSyncError as error:
             log.warning("not_refreshed", what=what, error=str(error))
             return
+        except Exception as error:
+            # Nobody asks for what came of it, so it would be lost without a word.
+            log.error("not_refreshed", what=what, error=type(error).__name__)
+            return
         if any(counts.values()):
             log.info("refreshed", what=what, **counts)
 
