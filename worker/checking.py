@@ -36,6 +36,7 @@ from worker.graph.account import (
     TokenFacts,
     debug_request,
     page_request,
+    read_account,
     read_debug,
     read_subscribed,
     read_subscriptions,
@@ -107,9 +108,9 @@ class TokenRows(Protocol):
     """What this file needs of the rows of tokens."""
 
     async def page_token(self, page_id: str) -> TokenRow | None: ...
-    async def keep_page_token(
-        self, page_id: str, user_id: str | None, sealed: Sealed, now: datetime
-    ) -> None: ...
+    async def renew_page_token(
+        self, page_id: str, user_id: str, sealed: Sealed, now: datetime, *, instead_of: Sealed
+    ) -> bool: ...
     async def mark_page_token(
         self, page_id: str, sealed: Sealed, *, is_refused: bool, now: datetime
     ) -> None: ...
@@ -381,15 +382,21 @@ class PageChecker:
         talk.renewals += 1
         if talk.sealed is not None:
             await self._mark(talk, is_refused=True)
-        if talk.renewals == 1 and await self._tokens.has_another(talk.page_id, talk.token):
-            talk.token, talk.sealed = await self._tokens.token_for(talk.page_id), None
-            await self._find_seal(talk)
+        if talk.renewals == 1 and await self._take_another(talk):
             return True
         return talk.renewals <= 2 and await self._derive(talk)
 
+    async def _take_another(self, talk: _Talk) -> bool:
+        if not await self._tokens.has_another(talk.page_id, talk.token):
+            return False
+        talk.token, talk.sealed = await self._tokens.token_for(talk.page_id), None
+        await self._find_seal(talk)
+        return True
+
     async def _derive(self, talk: _Talk) -> bool:
         """Take the Page's token from the account that has a role on it, and keep it; whether there is a new one."""
-        if await self._token_rows.page_token(talk.page_id) is None:
+        former = await self._token_rows.page_token(talk.page_id)
+        if former is None:
             return False  # nobody connected it
         own = await self._token_rows.account_of_page(talk.page_id)
         accounts = [own] if own is not None else list(await self._token_rows.accounts())[:ACCOUNTS_TRIED]
@@ -397,7 +404,10 @@ class PageChecker:
             token = await self._token_from(account, talk)
             if token is not None and token != talk.token:
                 sealed = self._keys.ring().seal(token, of_page(talk.page_id))
-                await self._token_rows.keep_page_token(talk.page_id, account.user_id, sealed, self._clock())
+                if not await self._token_rows.renew_page_token(
+                    talk.page_id, account.user_id, sealed, self._clock(), instead_of=former.sealed
+                ):
+                    return await self._take_another(talk)  # connected meanwhile, or taken away
                 await self._tokens.has_another(talk.page_id, token)
                 talk.token, talk.sealed = token, sealed
                 log.info("page_token_derived", page_id=talk.page_id)
@@ -412,7 +422,7 @@ class PageChecker:
         request = page_request(self._caller, talk.page_id, ("id", "access_token"), token)
         try:
             answer = await self._graph.ask(request, IN_NO_PAGES_NAME)
-            told = read_object(answer, self._clock()).get("access_token")
+            page = read_account(read_object(answer, self._clock()))
         except TokenRefused:
             talk.account_refused = True
             await self._token_rows.mark_account(account.user_id, is_refused=True, now=self._clock())
@@ -420,7 +430,7 @@ class PageChecker:
         except LeadSyncError:
             return None
         await self._token_rows.mark_account(account.user_id, is_refused=False, now=self._clock())
-        return told if isinstance(told, str) and told else None
+        return page.token if page is not None and page.page_id == talk.page_id else None
 
     async def _mark(self, talk: _Talk, *, is_refused: bool) -> None:
         assert talk.sealed is not None

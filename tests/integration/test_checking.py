@@ -5,7 +5,7 @@ The clock is handed in; the sandbox serves in this process.
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -24,7 +24,7 @@ from worker.graph.account import Caller
 from worker.graph.client import GraphClient, GraphSettings
 from worker.outcomes import Park, Retry, Snooze, Stored
 from worker.runtime import now as clock_now
-from worker.sealing import Key, KeyRing, of_account, of_page
+from worker.sealing import Key, KeyRing, Sealed, of_account, of_page
 from worker.store.health import HealthStore
 from worker.store.leads import BY_ORDER, LeadStore, StoreSettings
 from worker.store.tokens import Account, TokenStore
@@ -197,6 +197,50 @@ def test_a_dead_page_token_is_derived_anew_from_the_account(run: Any, error: str
         assert (checked.health.token.word, checked.is_parked) == ("ok", False)
         assert await world.token() != dead
         assert await world.parked() is None
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("order", ["disconnected", "connected"])
+def test_a_token_derived_anew_undoes_no_order_that_came_meanwhile(
+    run: Any, monkeypatch: pytest.MonkeyPatch, order: str
+) -> None:
+    """While Meta was asked for it the Page was disconnected: nothing is kept; or connected: that token stays."""
+
+    async def scenario(world: World) -> None:
+        kept: list[Sealed] = []
+
+        async def meanwhile(*_: object, **__: object) -> None:
+            await world.tokens.drop_page_token(world.page)
+            if order == "connected":
+                kept.append(KeyRing((KEY,)).seal(token_of(world.served.sandbox), of_page(world.page)))
+                await world.tokens.keep_page_token(world.page, world.user, kept[0], clock_now())
+
+        monkeypatch.setattr(world.tokens, "mark_account", meanwhile)
+        world.order(revoke="page", pages=[world.page], error="190")
+        checked = await world.check()
+        row = await world.tokens.page_token(world.page)
+        assert (row and row.sealed) == (kept[0] if kept else None)
+        assert checked.is_parked is (order == "disconnected")
+
+    run(scenario)
+
+
+def test_the_token_of_another_page_is_not_taken(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Graph answers about something else than the Page: its token is not kept as the Page's."""
+
+    async def scenario(world: World) -> None:
+        ask = GraphClient.ask
+
+        async def other_page(client: GraphClient, request: Any, grant: Any) -> Any:
+            answer = await ask(client, request, grant)
+            return replace(answer, body=answer.body.replace(f'"{world.page}"'.encode(), b'"71"'))
+
+        world.order(revoke="page", pages=[world.page], error="190")
+        dead = await world.token()
+        monkeypatch.setattr(GraphClient, "ask", other_page)
+        assert (await world.check()).is_parked
+        assert await world.token() == dead
 
     run(scenario)
 
