@@ -2,7 +2,7 @@
 
     Facts -> Health (token, subscription, lead access, webhooks) -> Change, and whether a parked Page is taken up
 
-It asks nobody (checking.py does) and keeps nothing (store/health.py does). Invariants: each aspect is one fixed word
+It asks nobody (probing.py does) and keeps nothing (store/health.py does). Invariants: each aspect is one fixed word
 and its reason another; not knowing is never news, so that a Graph that is away for an hour raises no alarm; nothing
 here holds a token, an answer or a name.
 """
@@ -40,6 +40,10 @@ SKEW: Final = timedelta(minutes=1)
 NEEDED_SCOPES: Final = ("leads_retrieval", "pages_manage_metadata")
 """Without these nothing is read, or announced."""
 
+BY_HAND: Final = "by_hand"
+DISCONNECTED: Final = "disconnected"
+BY_ORDER: Final = (BY_HAND, DISCONNECTED)
+"""Reasons for parking that are an operator's will: such a Page never heals by itself."""
 LEAD_ACCESS_REFUSED: Final = "lead_access_refused"
 APP_ID_NOT_SET: Final = "app_id_not_set"
 BY_CALLS: Final = "judged_by_calls"
@@ -85,8 +89,8 @@ REMEDIES: Final = {
     "webhook_without_leadgen": "The app's webhook lacks leadgen: `leadsync connect --only webhook`.",
     LEAD_ACCESS_REFUSED: "Give the app lead access: Business Settings > Integrations > Leads access > CRMs.",
     "not_announced": "Leads come and no webhook tells of them: check the receiver's address, TLS and app mode (Live).",
-    "by_hand": "Parked by hand: `leadsync pages unpark PAGE`.",
-    "disconnected": "Disconnected by hand: `leadsync connect --page PAGE`.",
+    BY_HAND: "Parked by hand: `leadsync pages unpark PAGE`.",
+    DISCONNECTED: "Disconnected by hand: `leadsync connect --page PAGE`.",
 }
 """What to do about a reason, in words; reasons that pass by themselves have none."""
 

@@ -18,15 +18,19 @@ from tests.fakes.graph import FakeBudget
 from tests.fakes.leads import a_lead, in_flight
 from tests.fakes.sandboxes import Served, serving, token_of
 from worker.budget.policy import Refusal
+from worker.calls import Calls
 from worker.checking import LEASE, Checked, CheckSettings, PageChecker
 from worker.demo import post_json
 from worker.graph.account import Caller
 from worker.graph.client import GraphClient, GraphSettings
+from worker.health import BY_ORDER
 from worker.outcomes import Park, Retry, Snooze, Stored
+from worker.page_calls import PageCalls
+from worker.probing import Prober
 from worker.runtime import now as clock_now
 from worker.sealing import Key, KeyRing, Sealed, of_account, of_page
 from worker.store.health import HealthStore
-from worker.store.leads import BY_ORDER, LeadStore, StoreSettings
+from worker.store.leads import LeadStore, StoreSettings
 from worker.store.tokens import Account, TokenStore
 from worker.tokens import GivenTokens, StoredTokens
 
@@ -129,16 +133,28 @@ def on_world(
 
             token_rows, keys = TokenStore(pool), OneRing()
             leads, health, budget = LeadStore(pool, StoreSettings()), HealthStore(pool), FakeBudget()
-            checker = PageChecker(
-                graph=graph,
-                budget=budget,
+            caller = Caller(config.app_id if app_id is None else app_id, "v26.0", config.app_secret)
+            calls = Calls(graph, budget, clock_now)
+            page_calls = PageCalls(
+                calls=calls,
+                caller=caller,
                 tokens=StoredTokens(token_rows, keys, GivenTokens({}, None), lambda: 0.0),  # type: ignore[arg-type]
                 token_rows=token_rows,
                 keys=keys,  # type: ignore[arg-type]
+                clock=clock_now,
+            )
+            checker = PageChecker(
+                prober=Prober(
+                    calls=calls,
+                    page_calls=page_calls,
+                    caller=caller,
+                    rows=health,
+                    resubscribe=True,
+                    clock=clock_now,
+                ),
                 rows=health,
                 pages=leads,
-                caller=Caller(config.app_id if app_id is None else app_id, "v26.0", config.app_secret),
-                settings=CheckSettings(EVERY, PARKED_EVERY, True, BY_ORDER),
+                settings=CheckSettings(EVERY, PARKED_EVERY),
                 clock=clock_now,
                 ring=ring,
             )
@@ -356,6 +372,19 @@ def test_a_page_parked_for_its_leads_heals_by_such_a_lead_only(run: Any) -> None
         assert not (await world.check()).is_parked
 
     run(scenario)
+
+
+def test_waiting_leads_are_read_one_by_one_and_no_more_than_tell(run: Any) -> None:
+    """A budget that grants a single call is enough, and what was not asked is not told to it as answered."""
+
+    async def scenario(world: World) -> None:
+        leads = [in_flight(world.lead(), world.page) for _ in range(3)]
+        await world.leads.settle([(lead, Park("permission_refused")) for lead in leads], clock_now())
+        world.budget.grants = 1
+        assert not (await world.check()).is_parked
+        assert len(world.budget.usages) == len(world.budget.asked) == 2  # a form's listing, and one lead
+
+    run(scenario, app_id="")
 
 
 def test_a_page_that_is_parked_again_at_once_is_not_checked_at_once(run: Any) -> None:

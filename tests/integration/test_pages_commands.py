@@ -13,8 +13,9 @@ from psycopg_pool import AsyncConnectionPool
 from tests.fakes.leads import OTHER_PAGE, PAGE, in_flight
 from tests.fakes.time import NOW
 from worker.cli import main
+from worker.health import DISCONNECTED
 from worker.outcomes import Park
-from worker.store.leads import DISCONNECTED, LeadStore, StoreSettings
+from worker.store.leads import LeadStore, StoreSettings
 
 NEVER = "9" * 15
 

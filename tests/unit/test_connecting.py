@@ -29,10 +29,11 @@ from worker.account_token import AccountTokens
 from worker.budget.policy import IN_NO_PAGES_NAME, Lane, Refusal
 from worker.calls import LAPSES, Calls
 from worker.connecting import PARTS, Connection, Connector, Former, Wish
-from worker.disconnecting import DISCONNECTED, Disconnector
+from worker.disconnecting import Disconnector
 from worker.errors import ConfigurationError, GrantLapsed, GraphUnavailable
 from worker.forms import Discovered
 from worker.graph.account import Caller, PageAccount
+from worker.health import DISCONNECTED
 from worker.sealing import Keys, Sealed, parse_keys
 from worker.sealing import of_account as bound_to_account
 from worker.sealing import of_page as bound_to_page

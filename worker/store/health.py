@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from psycopg_pool import AsyncConnectionPool
 
+from worker.health import DISCONNECTED
 from worker.store.statements import Row, Statements
 
 WEBHOOK_LEADS: Final = 500
@@ -20,11 +21,11 @@ WEBHOOK_LEADS: Final = 500
 PROBED_FORMS: Final = 2
 PROBED_ROWS: Final = 3
 
-LEASE_CHECKS: Final = """
+LEASE_CHECKS: Final = f"""
 with due as (
     select page_id from pages
     where case when %(page_ids)s::text[] is null
-          then coalesce(check_at <= %(now)s, true) and parked_reason is distinct from 'disconnected'
+          then coalesce(check_at <= %(now)s, true) and parked_reason is distinct from '{DISCONNECTED}'
           else page_id = any(%(page_ids)s) end
     order by check_at nulls first, page_id limit %(most)s for update skip locked
 )

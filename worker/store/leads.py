@@ -15,6 +15,7 @@ from psycopg_pool import AsyncConnectionPool
 
 from worker.batches import InFlight
 from worker.errors import NotVisibleYet, StoreUnavailable
+from worker.health import BY_ORDER
 from worker.json_text import write_json
 from worker.lead import Lead
 from worker.outcomes import DeadLetter, Outcome, Park, Retry, Snooze, Stored, full_reading
@@ -28,10 +29,6 @@ log = structlog.get_logger("store")
 Settled: TypeAlias = tuple[InFlight, Outcome]
 
 REFUSED_REASON: Final = "row_refused"
-BY_HAND: Final = "by_hand"
-DISCONNECTED: Final = "disconnected"
-BY_ORDER: Final = (BY_HAND, DISCONNECTED)
-"""Reasons for parking that are an operator's will: such a Page never heals by itself."""
 DOUBTFUL_LEADS: Final = 3
 """So many leads of a Page that Graph did not show twice, with none stored since, make its check due."""
 MILLISECOND: Final = timedelta(milliseconds=1)
