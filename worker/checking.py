@@ -45,9 +45,15 @@ class Rows(Protocol[L]):
 
     async def lease_checks(self, now: datetime, until: datetime, *, most: int) -> Sequence[L]: ...
     async def next_check(self, leased: L, at: datetime) -> None: ...
-    async def known(self, page_id: str) -> dict[str, str]: ...
+    async def known(self, page_id: str) -> tuple[datetime | None, dict[str, str]]: ...
     async def keep(
-        self, page_id: str, found: dict[str, Any], changes: Sequence[dict[str, Any]], now: datetime
+        self,
+        page_id: str,
+        found: dict[str, Any],
+        changes: Sequence[dict[str, Any]],
+        now: datetime,
+        *,
+        known_at: datetime | None,
     ) -> list[dict[str, Any]]: ...
 
 
@@ -167,10 +173,10 @@ class PageChecker:
         return Checked(health, news, was_parked, is_parked)
 
     async def _keep(self, page_id: str, health: Health, *, parked: bool) -> int:
-        known = await self._rows.known(page_id)
+        known_at, known = await self._rows.known(page_id)
         news = changes(known, health, parked=parked)
         kept = await self._rows.keep(
-            page_id, _columns(health), [_object(each) for each in news], self._clock()
+            page_id, _columns(health), [_object(each) for each in news], self._clock(), known_at=known_at
         )
         for row in kept:
             if row["became"] == OK:

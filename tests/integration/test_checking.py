@@ -498,6 +498,19 @@ def test_a_disconnected_page_is_not_checked(run: Any) -> None:
     run(scenario)
 
 
+def test_two_checks_at_once_tell_a_change_once(run: Any) -> None:
+    """What one of them has kept the other does not keep again, whoever began first."""
+
+    async def scenario(world: World) -> None:
+        world.served.sandbox.graph.subscriptions.subscribe_page(world.page, ["leadgen"])
+        checkers = [world.check() for _ in range(4)]
+        await asyncio.gather(*checkers)
+        missing = [each for each in await world.events() if each[0] == "subscription"]
+        assert len(missing) == 1
+
+    run(scenario)
+
+
 @pytest.mark.parametrize("error", ["200", "100/33"])
 def test_a_refusal_of_one_form_is_not_the_page_s(run: Any, error: str) -> None:
     """The next form is listed; only where that is refused too is the Page parked."""

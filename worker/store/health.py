@@ -91,10 +91,12 @@ from last cross join lateral (
 """When a webhook last told of a lead of the Page, and how many leads created since only reconciling found."""
 
 KNOWN: Final = """
-select distinct on (aspect) aspect, became from health_events where page_id = %(page_id)s
-order by aspect, event_id desc
+select (select checked_at from page_health where page_id = %(page_id)s) as checked_at,
+    coalesce((select jsonb_object_agg(aspect, became) from (
+        select distinct on (aspect) aspect, became from health_events where page_id = %(page_id)s
+        order by aspect, event_id desc) as last), '{}') as told
 """
-"""What was last told of each aspect of a Page."""
+"""What was last told of each aspect of a Page, and when it was last checked."""
 
 KEEP: Final = """
 with kept as (
@@ -109,6 +111,8 @@ with kept as (
         subscription = excluded.subscription, subscription_reason = excluded.subscription_reason,
         lead_access = excluded.lead_access, lead_access_reason = excluded.lead_access_reason,
         webhooks = excluded.webhooks, webhooks_reason = excluded.webhooks_reason
+    -- Two statements at once see the same last events: only this row is looked at anew by the one that waits.
+    where page_health.checked_at is not distinct from %(known_at)s::timestamptz
     returning page_id
 )
 insert into health_events (at, page_id, aspect, was, became, reason, due_at)
@@ -120,7 +124,8 @@ where c.became is distinct from (
     order by e.event_id desc limit 1)
 returning aspect, was, became, reason
 """
-"""What a check found, and what of it is news; answers the latter, less what somebody else has told meanwhile."""
+"""What a check found, and what of it is news; answers the latter. Nothing is kept where another check has kept what it
+found since `known_at`."""
 
 LEASE_ALERTS: Final = """
 with due as (
@@ -217,17 +222,26 @@ class HealthStore:
         asked = {"page_id": page_id, "now": now, "newest": WEBHOOK_LEADS}
         return (await self._rows(WEBHOOKS, asked))[0]
 
-    async def known(self, page_id: str) -> dict[str, str]:
-        """The last word that was told of each aspect."""
-        return {row["aspect"]: row["became"] for row in await self._rows(KNOWN, {"page_id": page_id})}
+    async def known(self, page_id: str) -> tuple[datetime | None, dict[str, str]]:
+        """When the Page was last checked, and the last word that was told of each aspect."""
+        row = (await self._rows(KNOWN, {"page_id": page_id}))[0]
+        return row["checked_at"], row["told"]
 
     async def keep(
-        self, page_id: str, found: Mapping[str, Any], changes: Sequence[Mapping[str, Any]], now: datetime
+        self,
+        page_id: str,
+        found: Mapping[str, Any],
+        changes: Sequence[Mapping[str, Any]],
+        now: datetime,
+        *,
+        known_at: datetime | None,
     ) -> list[Row]:
-        """Note what a check found, as columns of page_health, and its changes; those that are news indeed."""
-        return await self._rows(
-            KEEP, {**found, "page_id": page_id, "now": now, "changes": json.dumps(list(changes))}
-        )
+        """Note what a check found, as columns of page_health, and its changes; those that are news indeed.
+
+        Nothing where the Page was checked by somebody else since `known_at`.
+        """
+        told = {"page_id": page_id, "now": now, "known_at": known_at, "changes": json.dumps(list(changes))}
+        return await self._rows(KEEP, {**found, **told})
 
     async def lease_alerts(self, now: datetime, lease: timedelta, most: int) -> list[Row]:
         """Alerts that are due."""
