@@ -7,6 +7,7 @@ and its reason another; not knowing is never news, so that a Graph that is away 
 here holds a token, an answer or a name.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -63,6 +64,8 @@ _SUBCODES: Final = {
 }
 _ROW_REASONS: Final = ("permission_refused", LEAD_ACCESS_REFUSED)
 _ROW_REASON_PREFIX: Final = "mass_"
+_PLACE: Final = re.compile(r"\bPAGE\b")
+"""In a remedy, where the Page's id goes; PAGE_TOKENS is a setting."""
 
 REMEDIES: Final = {
     "token_missing": "Connect the Page: `leadsync connect --page PAGE`, or add its token to PAGE_TOKENS.",
@@ -186,13 +189,15 @@ def judge(facts: Facts) -> Health:
 def changes(known: Mapping[str, str], health: Health, *, parked: bool) -> tuple[Change, ...]:
     """What is news. `known`: the last word that was told of each aspect; of one not told of, all was well.
 
-    A refused token or access parks its Page, and that is the alarm; of a parked Page nothing else is told of them.
+    A refused token or access parks its Page, and that is the alarm; of a parked Page nothing else is told of them but
+    that its token expires soon.
     """
     news = []
     for aspect in ASPECTS:
         verdict, was = health.aspect(aspect), known.get(aspect, OK)
         if verdict.word not in (UNKNOWN, was):
-            quiet = aspect in ("token", "lead_access") and (parked or REFUSED in (verdict.word, was))
+            by_parking = aspect in ("token", "lead_access") and (parked or REFUSED in (verdict.word, was))
+            quiet = by_parking and verdict.word != EXPIRING
             news.append(Change(aspect, was, verdict.word, verdict.reason, not quiet))
     return tuple(news)
 
@@ -227,7 +232,7 @@ def remedy(reason: str | None, page_id: str) -> str | None:
     if reason is not None and reason.startswith(_ROW_REASON_PREFIX):
         return "Many leads died of one reason: `leadsync dead-letters list --page " + page_id + "`."
     found = REMEDIES.get(reason or "")
-    return found.replace("PAGE", page_id) if found and "PAGE_TOKENS" not in found else found
+    return _PLACE.sub(page_id, found) if found else None
 
 
 def _is_of_rows(parked_reason: str) -> bool:
