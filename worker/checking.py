@@ -43,7 +43,9 @@ L = TypeVar("L", bound=Leased)
 class Rows(Protocol[L]):
     """What this file needs of the rows of health."""
 
-    async def lease_checks(self, now: datetime, until: datetime, *, most: int) -> Sequence[L]: ...
+    async def lease_checks(
+        self, now: datetime, until: datetime, *, most: int, latest: datetime
+    ) -> Sequence[L]: ...
     async def next_check(self, leased: L, at: datetime) -> None: ...
     async def known(self, page_id: str) -> tuple[datetime | None, dict[str, str]]: ...
     async def keep(
@@ -119,8 +121,7 @@ class PageChecker:
         try:
             while not stop():
                 if room := AT_ONCE - len(running):
-                    now = self._clock()
-                    for leased in await self._rows.lease_checks(now, now + LEASE, most=room):
+                    for leased in await self._due(room):
                         running.add(asyncio.create_task(self._check(leased, counts)))
                 if not running:
                     break
@@ -134,6 +135,12 @@ class PageChecker:
             for task in running:
                 task.cancel()
         return counts
+
+    async def _due(self, most: int) -> Sequence[Leased]:
+        now = self._clock()
+        latest = now + 2 * max(self._settings.every, self._settings.parked_every, LEASE)
+        leased: Sequence[Leased] = await self._rows.lease_checks(now, now + LEASE, most=most, latest=latest)
+        return leased
 
     async def _check(self, leased: Any, counts: dict[str, int]) -> None:
         again = self._settings.parked_every

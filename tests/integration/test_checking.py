@@ -489,11 +489,13 @@ def test_a_page_that_hangs_delays_no_other(run: Any) -> None:
 
 
 def test_a_disconnected_page_is_not_checked(run: Any) -> None:
-    """There is nothing to check it with."""
+    """There is nothing to check it with; a check by command would subscribe it again, with a token of the settings."""
 
     async def scenario(world: World) -> None:
         await world.leads.park(world.page, "disconnected", clock_now())
         assert (await world.checker.run(lambda: False))["checked"] == 0
+        now = clock_now()
+        assert await world.health.lease_checks(now, now + LEASE, most=1, page_ids=[world.page]) == ()
 
     run(scenario)
 
@@ -507,6 +509,17 @@ def test_two_checks_at_once_tell_a_change_once(run: Any) -> None:
         await asyncio.gather(*checkers)
         missing = [each for each in await world.events() if each[0] == "subscription"]
         assert len(missing) == 1
+
+    run(scenario)
+
+
+def test_a_clock_that_was_wrong_keeps_no_page_from_being_checked(run: Any) -> None:
+    """A check that is due later than any check makes it is due now."""
+
+    async def scenario(world: World) -> None:
+        await world.sql("update pages set check_at = now() + interval '400 days'")
+        assert (await world.checker.run(lambda: False))["checked"] == 1
+        assert (await world.checker.run(lambda: False))["checked"] == 0
 
     run(scenario)
 

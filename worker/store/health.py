@@ -8,7 +8,7 @@ its `due_at`.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from psycopg_pool import AsyncConnectionPool
@@ -24,15 +24,16 @@ PROBED_ROWS: Final = 3
 LEASE_CHECKS: Final = f"""
 with due as (
     select page_id from pages
-    where case when %(page_ids)s::text[] is null
-          then coalesce(check_at <= %(now)s, true) and parked_reason is distinct from '{DISCONNECTED}'
+    where parked_reason is distinct from '{DISCONNECTED}'
+      and case when %(page_ids)s::text[] is null then check_at is null or check_at <= %(now)s or check_at > %(latest)s
           else page_id = any(%(page_ids)s) end
     order by check_at nulls first, page_id limit %(most)s for update skip locked
 )
 update pages p set check_at = %(until)s from due where p.page_id = due.page_id
 returning p.page_id, p.parked_reason
 """
-"""Pages whose check is due, or those named; nobody else checks them until the lease ends."""
+"""Pages whose check is due, or those named; nobody else checks them until the lease ends. One that is due later than
+any check is set for was put there by a clock that was wrong."""
 
 NEXT_CHECK: Final = """
 update pages set check_at = %(next)s where page_id = %(page_id)s and check_at = %(until)s
@@ -195,13 +196,23 @@ class HealthStore:
         self._rows = Statements(pool).rows
 
     async def lease_checks(
-        self, now: datetime, until: datetime, *, most: int, page_ids: Sequence[str] | None = None
+        self,
+        now: datetime,
+        until: datetime,
+        *,
+        most: int,
+        latest: datetime | None = None,
+        page_ids: Sequence[str] | None = None,
     ) -> tuple[LeasedCheck, ...]:
-        """At most `most` Pages whose check is due; of `page_ids` whether due or not."""
+        """At most `most` Pages whose check is due, or due after `latest`; of `page_ids` whether due or not.
+
+        None that is disconnected.
+        """
         asked = {
             "now": now,
             "until": until,
             "most": most,
+            "latest": latest or datetime.max.replace(tzinfo=UTC),
             "page_ids": None if page_ids is None else list(page_ids),
         }
         rows = await self._rows(LEASE_CHECKS, asked)
