@@ -524,6 +524,20 @@ def test_a_clock_that_was_wrong_keeps_no_page_from_being_checked(run: Any) -> No
     run(scenario)
 
 
+def test_a_page_heals_by_the_newest_of_its_waiting_leads(run: Any) -> None:
+    """However many old ones are not there at all: they hold up no lead that has just come."""
+
+    async def scenario(world: World) -> None:
+        now = clock_now()
+        gone = [in_flight(n, world.page, first_seen_at=now - timedelta(hours=1)) for n in range(1, 300)]
+        fresh = in_flight(world.lead(), world.page, first_seen_at=now)
+        await world.leads.settle([(each, Snooze(now, "page_parked")) for each in (*gone, fresh)], now)
+        await world.leads.park(world.page, "mass_not_visible", now)
+        assert not (await world.check()).is_parked
+
+    run(scenario)
+
+
 @pytest.mark.parametrize("error", ["200", "100/33"])
 def test_a_refusal_of_one_form_is_not_the_page_s(run: Any, error: str) -> None:
     """The next form is listed; only where that is refused too is the Page parked."""

@@ -70,11 +70,13 @@ PROBES: Final = """
 select
     array(select form_id from forms where page_id = %(page_id)s and coalesce(status, 'ACTIVE') in ('ACTIVE', 'ARCHIVED')
           order by coalesce(status, 'ACTIVE'), created_time desc nulls last, form_id limit %(forms)s) as forms,
-    array(select leadgen_id from leadgen
-          where page_id = %(page_id)s and due_at is not null and state = 'waiting'
-          order by random() limit %(rows)s) as rows
+    array(select leadgen_id from (
+              select leadgen_id, row_number() over (order by first_seen_at desc) as age from leadgen
+              where page_id = %(page_id)s and due_at is not null and state = 'waiting') as waiting
+          order by age > 1, random() limit %(rows)s) as rows
 """
-"""Forms and waiting leads by which it is seen whether a Page's leads can be read."""
+"""Forms and waiting leads by which it is seen whether a Page's leads can be read: the newest, which is there if any is,
+and others at random."""
 
 WEBHOOKS: Final = """
 with last as (
@@ -223,7 +225,7 @@ class HealthStore:
         await self._rows(NEXT_CHECK, {"page_id": leased.page_id, "until": leased.until, "next": at})
 
     async def probes(self, page_id: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """A few forms, the newest active ones first, and a few waiting leads, any of them."""
+        """A few forms, the newest active ones first, and a few waiting leads: the newest, and any others."""
         asked = {"page_id": page_id, "forms": PROBED_FORMS, "rows": PROBED_ROWS}
         row = (await self._rows(PROBES, asked))[0]
         return tuple(row["forms"]), tuple(row["rows"])
