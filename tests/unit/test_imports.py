@@ -120,7 +120,8 @@ LAYERS: dict[str, set[str]] = {
     "worker.account_token": CONNECTING | {"worker.scopes"},
     "worker.account_pages": CONNECTING | {"worker.account_token"},
     "worker.connecting": CONNECTING
-    | {"worker.account_pages", "worker.account_token", "worker.forms", "worker.scopes"},
+    | {"worker.account_pages", "worker.account_token", "worker.forms", "worker.health"}
+    | {"worker.scopes"},
     "worker.disconnecting": CONNECTING | {"worker.health"},
     # Each neighbour is known by its own folder.
     # A request is sent under a grant, and Meta's word on usage goes into the budget: each as a value.
