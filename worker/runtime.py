@@ -652,6 +652,10 @@ class Runtime:
         except LeadSyncError as error:
             log.warning("not_refreshed", what=what, error=str(error))
             return
+        except Exception as error:
+            # Nobody waits for it, so nobody else would tell.
+            log.error("not_refreshed", what=what, error=type(error).__name__)
+            return
         if any(counts.values()):
             log.info("refreshed", what=what, **counts)
 
