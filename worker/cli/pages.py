@@ -93,7 +93,7 @@ def park(page_ids: tuple[str, ...], as_json: bool, data_dir: Path) -> None:
 def unpark(page_ids: tuple[str, ...], as_json: bool, data_dir: Path) -> None:
     """Take Pages up again once they are mended: what waits is read at once, and what was missed is looked for.
 
-    A Page that was disconnected is connected again instead.
+    A Page that was disconnected is connected again instead; exit status 1 where there is one.
     """
     from worker.doorbell import BACKFILL_BELL_OF, RESUME_BELL_OF
     from worker.health import DISCONNECTED
@@ -115,6 +115,8 @@ def unpark(page_ids: tuple[str, ...], as_json: bool, data_dir: Path) -> None:
         **dict.fromkeys(freed, "taken up again"),
     }
     _tell([(page_id, words[page_id]) for page_id in page_ids], as_json)
+    if held - set(freed):
+        raise SystemExit(1)
 
 
 @pages.command("check")
