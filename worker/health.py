@@ -47,6 +47,7 @@ BY_ORDER: Final = (BY_HAND, DISCONNECTED)
 """Reasons for parking that are an operator's will: such a Page never heals by itself."""
 LEAD_ACCESS_REFUSED: Final = "lead_access_refused"
 APP_ID_NOT_SET: Final = "app_id_not_set"
+OF_ANOTHER_PAGE: Final = "of_another_page"
 BY_CALLS: Final = "judged_by_calls"
 ACCOUNT_REFUSED: Final = "account_refused"
 NO_FORM: Final = "no_form"
@@ -79,6 +80,7 @@ REMEDIES: Final = {
     "session_ended": "The person logged out. Connect again: `leadsync connect`.",
     "role_lost": "The person lost their role on the Page. Give it back in Meta Business Suite, or connect as another.",
     ACCOUNT_REFUSED: "The token of the account that connected the Page is refused too: `leadsync connect`.",
+    OF_ANOTHER_PAGE: "It is another Page's token: correct PAGE_TOKENS, or `leadsync connect --page PAGE`.",
     "proof_refused": "META_APP_SECRET is not that of the token's app: correct it, or connect again.",
     "expires_soon": "Connect again before the token expires: `leadsync connect`.",
     "data_access_ends_soon": "The person has to log in again before their data access ends: `leadsync connect`.",
@@ -254,6 +256,9 @@ def _token(facts: Facts, told: TokenFacts | None, missing: tuple[str, ...]) -> V
     if facts.refusal is not None or (told is not None and not told.is_valid and not facts.answered):
         return Verdict(REFUSED, _refusal(facts, told))
     if told is not None and told.is_valid:
+        # Its calls are answered: with other refusals than that of a token.
+        if told.kind == "PAGE" and told.profile_id not in (None, facts.page_id) and not facts.was_listed:
+            return Verdict(REFUSED, OF_ANOTHER_PAGE)
         if _is_soon(told.expires_at, facts.now):
             return Verdict(EXPIRING, "expires_soon")
         if _is_soon(told.data_access_expires_at, facts.now):

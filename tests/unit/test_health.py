@@ -181,6 +181,22 @@ def test_a_refused_token_is_one_alarm() -> None:
     assert [change.is_told for change in changes({"token": "refused"}, judge(WELL), parked=True)] == [False]
 
 
+def test_the_token_of_another_page_is_told_as_such() -> None:
+    """Two lines of PAGE_TOKENS were swapped: it is not the leads' access that is wrong. It parks, and heals."""
+    swapped = {
+        "token": replace(GOOD, profile_id="71"),
+        "was_listed": False,
+        "listing": told(PermissionRefused),
+    }
+    health = judged(**swapped)
+    assert (health.token, parks_for(health)) == (Verdict("refused", "of_another_page"), "token_refused")
+    assert not has_healed(replace(WELL, **swapped), health, "token_refused")
+    assert judged(token=replace(GOOD, profile_id=None)).token.word == "ok"
+    assert (
+        judged(token=replace(GOOD, profile_id="71")).token.word == "ok"
+    )  # its leads are listed all the same
+
+
 def test_a_new_token_that_expires_soon_is_told() -> None:
     """Also where the one before was refused, or its Page still parked: nothing else tells of it."""
     soon = judged(token=replace(GOOD, expires_at=NOW + timedelta(days=2)))
