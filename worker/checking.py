@@ -68,9 +68,7 @@ class Prober(Protocol):
 class Pages(Protocol):
     """Who parks Pages and takes them up again."""
 
-    async def park(
-        self, page_id: str, reason: str, now: datetime, *, check_at: datetime | None = None
-    ) -> bool: ...
+    async def park(self, page_id: str, reason: str, now: datetime, *, by_check: bool = False) -> bool: ...
     async def unpark(
         self, page_ids: Sequence[str], now: datetime, *, but: Sequence[str] = ()
     ) -> tuple[str, ...]: ...
@@ -170,7 +168,7 @@ class PageChecker:
         was_parked = is_parked = parked_reason is not None
         now, reason = self._clock(), parks_for(health)
         if parked_reason is None and reason is not None:
-            await self._pages.park(page_id, reason, now, check_at=now + self._settings.parked_every)
+            await self._pages.park(page_id, reason, now, by_check=True)
             is_parked = True
         elif parked_reason not in (None, *BY_ORDER) and has_healed(facts, health, str(parked_reason)):
             is_parked = not await self._pages.unpark([page_id], now, but=BY_ORDER)

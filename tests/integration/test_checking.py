@@ -29,6 +29,7 @@ from worker.page_calls import PageCalls
 from worker.probing import Prober
 from worker.runtime import now as clock_now
 from worker.sealing import Key, KeyRing, Sealed, of_account, of_page
+from worker.store.connections import ConnectionStore
 from worker.store.health import HealthStore
 from worker.store.leads import LeadStore, StoreSettings
 from worker.store.tokens import Account, TokenStore
@@ -496,6 +497,21 @@ def test_a_disconnected_page_is_not_checked(run: Any) -> None:
         assert (await world.checker.run(lambda: False))["checked"] == 0
         now = clock_now()
         assert await world.health.lease_checks(now, now + LEASE, most=1, page_ids=[world.page]) == ()
+
+    run(scenario)
+
+
+def test_a_page_that_is_connected_while_it_is_checked_is_checked_again_at_once(run: Any) -> None:
+    """The check may have seen the former token only, and parks the Page; that it is due is not taken back."""
+
+    async def scenario(world: World) -> None:
+        now = clock_now()
+        (leased,) = await world.health.lease_checks(now, now + LEASE, most=1)
+        world.order(revoke="user")
+        await ConnectionStore(world.pool).connect(world.page, "", now, is_new=True)
+        assert (await world.checker.check(world.page, None)).is_parked
+        await world.health.next_check(leased, now + PARKED_EVERY)
+        assert len(await world.health.lease_checks(clock_now(), now + LEASE, most=1)) == 1
 
     run(scenario)
 

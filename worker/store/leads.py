@@ -176,19 +176,17 @@ class LeadStore:
         }
         await self._rows(sql.HOLD, held)
 
-    async def park(
-        self, page_id: str, reason: str, now: datetime, *, check_at: datetime | None = None
-    ) -> bool:
+    async def park(self, page_id: str, reason: str, now: datetime, *, by_check: bool = False) -> bool:
         """Hold a Page; false where it was held already. The alarm goes out once.
 
-        It is looked at again at `check_at`, by default at once: its token may be derived anew. A reason of BY_ORDER
-        takes the place of one that heals by itself.
+        It is looked at again at once, since its token may be derived anew; or when it was to be, where `by_check` has
+        just done so. A reason of BY_ORDER takes the place of one that heals by itself.
         """
         told = {
             "page_id": page_id,
             "reason": reason,
             "now": now,
-            "check_at": check_at or now,
+            "by_check": by_check,
             "every": timedelta(seconds=self._settings.parked_probe_every),
             "by_order": reason in BY_ORDER,
         }

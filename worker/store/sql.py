@@ -213,10 +213,11 @@ select page_id from pages where parked_at is not null and page_id = any(%(page_i
 PARK: Final = f"""
 with held as (
     insert into pages as p (page_id, parked_at, parked_reason, check_at, updated_at)
-    values (%(page_id)s, %(now)s, %(reason)s, %(check_at)s, %(now)s)
+    values (%(page_id)s, %(now)s, %(reason)s, %(now)s, %(now)s)
     on conflict (page_id) do update set parked_at = excluded.parked_at, parked_reason = excluded.parked_reason,
         -- A Page that is parked again and again is not looked at again and again at once.
-        check_at = case when p.unparked_at > %(now)s::timestamptz - %(every)s::interval
+        check_at = case when %(by_check)s then p.check_at
+                   when p.unparked_at > %(now)s::timestamptz - %(every)s::interval
                    then greatest(excluded.check_at, p.unparked_at + %(every)s::interval) else excluded.check_at end,
         updated_at = excluded.updated_at
     where p.parked_at is null
