@@ -56,6 +56,7 @@ class AccountPages:
     async def _list(self, token: str) -> dict[str, PageAccount]:
         found: dict[str, PageAccount] = {}
         after: str | None = None
+        cursors: set[str] = set()
         for _ in range(MOST_RESULT_PAGES):
             result_page = await self._calls.of_nobody(
                 accounts_request(self._caller, token, after=after), read_result_page
@@ -63,9 +64,10 @@ class AccountPages:
             found |= {page.page_id: page for entry in result_page.entries if (page := read_account(entry))}
             if result_page.after is None:
                 return found
-            if result_page.after == after:
+            if result_page.after in cursors:
                 break
             after = result_page.after
+            cursors.add(after)
         raise GraphUnavailable("Graph's listing of the Pages does not end")
 
 

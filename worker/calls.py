@@ -28,9 +28,11 @@ class Graph(Protocol):
 
 
 class NoCallNow(LeadSyncError):
-    """The budget grants the Page no call for the moment; nothing was sent."""
+    """The budget grants the Page no call for the moment; nothing was sent. `reason` is that of the refusal."""
 
-    reason = "budget"
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class Calls:
@@ -58,7 +60,8 @@ class Calls:
             if isinstance(grant, Refusal):
                 raise NoCallNow(
                     f"no call is left for Page {page_id} ({grant.reason}) before"
-                    f" {grant.not_before:%Y-%m-%d %H:%M:%S} UTC"
+                    f" {grant.not_before:%Y-%m-%d %H:%M:%S} UTC",
+                    grant.reason,
                 )
             try:
                 answer = await self._graph.ask(request, grant)

@@ -23,6 +23,7 @@ from worker.errors import (
 )
 from worker.forms import Discovered
 from worker.graph.account import AppSubscription, PageAccount
+from worker.health import BY_HAND
 from worker.scopes import scopes_without, with_purposes
 from worker.sealing import Keys, Sealed, of_page, opened_or_none
 from worker.steps import Checklist, State, Step, Stopped, answered, failed
@@ -64,7 +65,9 @@ class PageRows(Protocol):
 class Parking(Protocol):
     """Whoever takes Pages up again."""
 
-    async def unpark(self, page_ids: Sequence[str], now: datetime) -> tuple[str, ...]: ...
+    async def unpark(
+        self, page_ids: Sequence[str], now: datetime, *, but: Sequence[str] = ()
+    ) -> tuple[str, ...]: ...
 
 
 class FormRows(Protocol):
@@ -210,7 +213,7 @@ class Connector:
         return ConnectedPage(page.page_id, page.name, is_connected, forms)
 
     async def _keep(self, page: PageAccount, token: str, owner: Owner) -> Step:
-        """Keep the Page's token, and take the Page up."""
+        """Keep the Page's token, and take the Page up, unless an operator parked it."""
         now, whose, ring = self._clock(), of_page(page.page_id), self._keys.ring()
         row = await self._token_rows.page_token(page.page_id)
         former = await self._token_rows.account_of_page(page.page_id)
@@ -228,10 +231,12 @@ class Connector:
                 await self._token_rows.drop_account(former.user_id)
         was = await self._page_rows.connect(page.page_id, page.name, now, is_new=not is_kept)
         sentence = "is kept" if is_kept else "now kept, sealed"
-        if was.parked_reason is not None:
-            await self._parking.unpark([page.page_id], now)
+        if was.parked_reason == BY_HAND:
+            sentence += f"; the Page stays parked by hand: `leadsync pages unpark {page.page_id}` takes it up"
+        elif was.parked_reason is not None:
+            await self._parking.unpark([page.page_id], now, but=[BY_HAND])
             sentence += f"; the Page was parked ({was.parked_reason}) and is taken up again"
-        is_same = is_kept and was.is_connected and was.parked_reason is None
+        is_same = is_kept and was.is_connected and was.parked_reason in (None, BY_HAND)
         return Step("page_token", State.ALREADY if is_same else State.DONE, sentence, page_id=page.page_id)
 
     async def _find_forms(self, page_id: str) -> tuple[Step, tuple[FoundForm, ...]]:

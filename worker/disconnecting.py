@@ -12,12 +12,11 @@ from typing import Final, Protocol
 
 from worker.calls import NoCallNow
 from worker.errors import LeadSyncError, Throttled, TokenRefused, Transient
+from worker.health import DISCONNECTED
 from worker.steps import Checklist, State, Step, answered, failed
 from worker.subscribing import Subscriber
 from worker.tokens import Account, PageTokens
 
-DISCONNECTED: Final = "disconnected"
-"""Why such a Page is parked: by order, so nothing takes it up but connecting it again."""
 _LEFT: Final = (
     "take the app off the Page by hand (the Page's settings > New Pages experience > Business integrations), or connect"
     " the Page again and then disconnect it"

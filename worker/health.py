@@ -2,11 +2,12 @@
 
     Facts -> Health (token, subscription, lead access, webhooks) -> Change, and whether a parked Page is taken up
 
-It asks nobody (checking.py does) and keeps nothing (store/health.py does). Invariants: each aspect is one fixed word
+It asks nobody (probing.py does) and keeps nothing (store/health.py does). Invariants: each aspect is one fixed word
 and its reason another; not knowing is never news, so that a Graph that is away for an hour raises no alarm; nothing
 here holds a token, an answer or a name.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -40,8 +41,13 @@ SKEW: Final = timedelta(minutes=1)
 NEEDED_SCOPES: Final = ("leads_retrieval", "pages_manage_metadata")
 """Without these nothing is read, or announced."""
 
+BY_HAND: Final = "by_hand"
+DISCONNECTED: Final = "disconnected"
+BY_ORDER: Final = (BY_HAND, DISCONNECTED)
+"""Reasons for parking that are an operator's will: such a Page never heals by itself."""
 LEAD_ACCESS_REFUSED: Final = "lead_access_refused"
 APP_ID_NOT_SET: Final = "app_id_not_set"
+OF_ANOTHER_PAGE: Final = "of_another_page"
 BY_CALLS: Final = "judged_by_calls"
 ACCOUNT_REFUSED: Final = "account_refused"
 NO_FORM: Final = "no_form"
@@ -59,6 +65,8 @@ _SUBCODES: Final = {
 }
 _ROW_REASONS: Final = ("permission_refused", LEAD_ACCESS_REFUSED)
 _ROW_REASON_PREFIX: Final = "mass_"
+_PLACE: Final = re.compile(r"\bPAGE\b")
+"""In a remedy, where the Page's id goes; PAGE_TOKENS is a setting."""
 
 REMEDIES: Final = {
     "token_missing": "Connect the Page: `leadsync connect --page PAGE`, or add its token to PAGE_TOKENS.",
@@ -72,6 +80,7 @@ REMEDIES: Final = {
     "session_ended": "The person logged out. Connect again: `leadsync connect`.",
     "role_lost": "The person lost their role on the Page. Give it back in Meta Business Suite, or connect as another.",
     ACCOUNT_REFUSED: "The token of the account that connected the Page is refused too: `leadsync connect`.",
+    OF_ANOTHER_PAGE: "It is another Page's token: correct PAGE_TOKENS, or `leadsync connect --page PAGE`.",
     "proof_refused": "META_APP_SECRET is not that of the token's app: correct it, or connect again.",
     "expires_soon": "Connect again before the token expires: `leadsync connect`.",
     "data_access_ends_soon": "The person has to log in again before their data access ends: `leadsync connect`.",
@@ -85,8 +94,8 @@ REMEDIES: Final = {
     "webhook_without_leadgen": "The app's webhook lacks leadgen: `leadsync connect --only webhook`.",
     LEAD_ACCESS_REFUSED: "Give the app lead access: Business Settings > Integrations > Leads access > CRMs.",
     "not_announced": "Leads come and no webhook tells of them: check the receiver's address, TLS and app mode (Live).",
-    "by_hand": "Parked by hand: `leadsync pages unpark PAGE`.",
-    "disconnected": "Disconnected by hand: `leadsync connect --page PAGE`.",
+    BY_HAND: "Parked by hand: `leadsync pages unpark PAGE`.",
+    DISCONNECTED: "Disconnected by hand: `leadsync connect --page PAGE`.",
 }
 """What to do about a reason, in words; reasons that pass by themselves have none."""
 
@@ -182,13 +191,15 @@ def judge(facts: Facts) -> Health:
 def changes(known: Mapping[str, str], health: Health, *, parked: bool) -> tuple[Change, ...]:
     """What is news. `known`: the last word that was told of each aspect; of one not told of, all was well.
 
-    A refused token or access parks its Page, and that is the alarm; of a parked Page nothing else is told of them.
+    A refused token or access parks its Page, and that is the alarm; of a parked Page nothing else is told of them but
+    that its token expires soon.
     """
     news = []
     for aspect in ASPECTS:
         verdict, was = health.aspect(aspect), known.get(aspect, OK)
         if verdict.word not in (UNKNOWN, was):
-            quiet = aspect in ("token", "lead_access") and (parked or REFUSED in (verdict.word, was))
+            by_parking = aspect in ("token", "lead_access") and (parked or REFUSED in (verdict.word, was))
+            quiet = by_parking and verdict.word != EXPIRING
             news.append(Change(aspect, was, verdict.word, verdict.reason, not quiet))
     return tuple(news)
 
@@ -223,7 +234,7 @@ def remedy(reason: str | None, page_id: str) -> str | None:
     if reason is not None and reason.startswith(_ROW_REASON_PREFIX):
         return "Many leads died of one reason: `leadsync dead-letters list --page " + page_id + "`."
     found = REMEDIES.get(reason or "")
-    return found.replace("PAGE", page_id) if found and "PAGE_TOKENS" not in found else found
+    return _PLACE.sub(page_id, found) if found else None
 
 
 def _is_of_rows(parked_reason: str) -> bool:
@@ -245,6 +256,9 @@ def _token(facts: Facts, told: TokenFacts | None, missing: tuple[str, ...]) -> V
     if facts.refusal is not None or (told is not None and not told.is_valid and not facts.answered):
         return Verdict(REFUSED, _refusal(facts, told))
     if told is not None and told.is_valid:
+        # Its calls are answered: with other refusals than that of a token.
+        if told.kind == "PAGE" and told.profile_id not in (None, facts.page_id) and not facts.was_listed:
+            return Verdict(REFUSED, OF_ANOTHER_PAGE)
         if _is_soon(told.expires_at, facts.now):
             return Verdict(EXPIRING, "expires_soon")
         if _is_soon(told.data_access_expires_at, facts.now):

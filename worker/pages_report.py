@@ -42,7 +42,7 @@ async def gather(settings: Settings, page_ids: Sequence[str] | None) -> list[dic
 
 
 async def check_now(settings: Settings, page_ids: Sequence[str]) -> None:
-    """Check these Pages, due or not. Raises LeadSyncError where one is not known."""
+    """Check these Pages, due or not. Raises LeadSyncError where one is not known, or disconnected."""
     from worker.doorbell import BACKFILL_BELL_OF, RESUME_BELL_OF
     from worker.tasks import ring_now
 
@@ -50,15 +50,21 @@ async def check_now(settings: Settings, page_ids: Sequence[str]) -> None:
         ring_now(settings, RESUME_BELL_OF, BACKFILL_BELL_OF)
 
     async with open_ward(settings, ring) as ward:
-        at = now()
-        leased = await ward.health.lease_checks(at, at + LEASE, most=len(page_ids), page_ids=page_ids)
-        unknown = sorted(set(page_ids) - {each.page_id for each in leased})
-        for each in leased:
-            checked = await ward.checker.check(each.page_id, each.parked_reason)
-            every = settings.parked_probe_every if checked.is_parked else settings.health_every
-            await ward.health.next_check(each, now() + timedelta(seconds=every))
+        unknown = []
+        for page_id in page_ids:
+            at = now()
+            # One by one: a Page whose calls hang takes up no other's lease.
+            leased = await ward.health.lease_checks(at, at + LEASE, most=1, page_ids=[page_id])
+            unknown += [] if leased else [page_id]
+            for each in leased:
+                checked = await ward.checker.check(each.page_id, each.parked_reason)
+                every = settings.parked_probe_every if checked.is_parked else settings.health_every
+                await ward.health.next_check(each, now() + timedelta(seconds=every))
         if unknown:
-            raise LeadSyncError(f"Page {unknown[0]} is not known here, or is being checked at this moment")
+            raise LeadSyncError(
+                f"Page {unknown[0]} is not known here, or disconnected: `leadsync connect --page {unknown[0]}`"
+                " connects it; or it is being checked at this moment"
+            )
 
 
 def is_well(page: Mapping[str, Any]) -> bool:

@@ -45,6 +45,8 @@ from worker.graph.client import GraphClient, GraphSettings
 from worker.inbox import BACKFILL_QUEUE, LIVE_QUEUE, UPKEEP_QUEUE
 from worker.limits import LimitKeeper
 from worker.outcomes import RetryPolicy
+from worker.page_calls import PageCalls
+from worker.probing import Prober
 from worker.reading import LeadReader
 from worker.reconcile import Reconciler, ReconcileSettings
 from worker.sealing import Keys
@@ -57,7 +59,7 @@ from worker.store.connections import ConnectionStore
 from worker.store.erasures import ErasureStore
 from worker.store.forms import FormStore
 from worker.store.health import HealthStore
-from worker.store.leads import BY_ORDER, LeadStore, StoreSettings
+from worker.store.leads import LeadStore, StoreSettings
 from worker.store.tokens import TokenStore
 from worker.store.trace import TraceStore
 from worker.stream import LeadStream, consumer_name
@@ -223,20 +225,30 @@ def create_checker(
     ring: Callable[[], Awaitable[None]],
 ) -> PageChecker:
     """Whoever looks at the Pages' health."""
-    return PageChecker(
-        graph=graph,
-        budget=budget,
+    caller = Caller(settings.app_id, settings.graph_version, settings.app_secrets[0])
+    calls, rows = Calls(graph, budget, now), HealthStore(pool)
+    page_calls = PageCalls(
+        calls=calls,
+        caller=caller,
         tokens=tokens,
         token_rows=TokenStore(pool),
         keys=create_keys(settings),
-        rows=HealthStore(pool),
+        clock=now,
+    )
+    return PageChecker(
+        prober=Prober(
+            calls=calls,
+            page_calls=page_calls,
+            caller=caller,
+            rows=rows,
+            resubscribe=settings.health_resubscribe,
+            clock=now,
+        ),
+        rows=rows,
         pages=LeadStore(pool, store_settings(settings)),
-        caller=Caller(settings.app_id, settings.graph_version, settings.app_secrets[0]),
         settings=CheckSettings(
             every=timedelta(seconds=settings.health_every),
             parked_every=timedelta(seconds=settings.parked_probe_every),
-            resubscribe=settings.health_resubscribe,
-            by_order=BY_ORDER,
         ),
         clock=now,
         ring=ring,
@@ -641,7 +653,7 @@ class Runtime:
             log.warning("not_refreshed", what=what, error=str(error))
             return
         except Exception as error:
-            # Nobody asks for what came of it, so it would be lost without a word.
+            # Nobody waits for it, so nobody else would tell.
             log.error("not_refreshed", what=what, error=type(error).__name__)
             return
         if any(counts.values()):

@@ -47,6 +47,7 @@ class FakeMeta:
     tokens: dict[str, dict[str, Any]] = field(default_factory=lambda: {"user-token": of_token()})
     exchanges: dict[str, str] = field(default_factory=dict)
     listings: list[list[dict[str, Any]]] = field(default_factory=lambda: [[of_page()]])
+    leads_back: bool = False
     unlisted: dict[str, dict[str, Any]] = field(default_factory=dict)
     subscribed: dict[str, list[str]] = field(default_factory=dict)
     forgets: bool = False
@@ -104,9 +105,9 @@ class FakeMeta:
     def _listing(self, query: dict[str, str]) -> dict[str, Any]:
         number = int(query.get("after", "0"))
         told: dict[str, Any] = {"data": self.listings[number]}
-        if number + 1 < len(self.listings):
+        if number + 1 < len(self.listings) or self.leads_back:
             told["paging"] = {
-                "cursors": {"after": str(number + 1)},
+                "cursors": {"after": str((number + 1) % len(self.listings))},
                 "next": "https://elsewhere/?access_token=x",
             }
         return told

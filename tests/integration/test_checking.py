@@ -5,7 +5,7 @@ The clock is handed in; the sandbox serves in this process.
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -18,15 +18,20 @@ from tests.fakes.graph import FakeBudget
 from tests.fakes.leads import a_lead, in_flight
 from tests.fakes.sandboxes import Served, serving, token_of
 from worker.budget.policy import Refusal
+from worker.calls import Calls
 from worker.checking import LEASE, Checked, CheckSettings, PageChecker
 from worker.demo import post_json
 from worker.graph.account import Caller
 from worker.graph.client import GraphClient, GraphSettings
+from worker.health import BY_ORDER
 from worker.outcomes import Park, Retry, Snooze, Stored
+from worker.page_calls import PageCalls
+from worker.probing import Prober
 from worker.runtime import now as clock_now
 from worker.sealing import Key, KeyRing, KeysUnreadable, Sealed, of_account, of_page
+from worker.store.connections import ConnectionStore
 from worker.store.health import HealthStore
-from worker.store.leads import BY_ORDER, LeadStore, StoreSettings
+from worker.store.leads import LeadStore, StoreSettings
 from worker.store.tokens import Account, TokenStore
 from worker.tokens import GivenTokens, StoredTokens
 
@@ -129,16 +134,28 @@ def on_world(
 
             token_rows, keys = TokenStore(pool), OneRing()
             leads, health, budget = LeadStore(pool, StoreSettings()), HealthStore(pool), FakeBudget()
-            checker = PageChecker(
-                graph=graph,
-                budget=budget,
+            caller = Caller(config.app_id if app_id is None else app_id, "v26.0", config.app_secret)
+            calls = Calls(graph, budget, clock_now)
+            page_calls = PageCalls(
+                calls=calls,
+                caller=caller,
                 tokens=StoredTokens(token_rows, keys, GivenTokens({}, None), lambda: 0.0),  # type: ignore[arg-type]
                 token_rows=token_rows,
                 keys=keys,  # type: ignore[arg-type]
+                clock=clock_now,
+            )
+            checker = PageChecker(
+                prober=Prober(
+                    calls=calls,
+                    page_calls=page_calls,
+                    caller=caller,
+                    rows=health,
+                    resubscribe=True,
+                    clock=clock_now,
+                ),
                 rows=health,
                 pages=leads,
-                caller=Caller(config.app_id if app_id is None else app_id, "v26.0", config.app_secret),
-                settings=CheckSettings(EVERY, PARKED_EVERY, True, BY_ORDER),
+                settings=CheckSettings(EVERY, PARKED_EVERY),
                 clock=clock_now,
                 ring=ring,
             )
@@ -197,6 +214,50 @@ def test_a_dead_page_token_is_derived_anew_from_the_account(run: Any, error: str
         assert (checked.health.token.word, checked.is_parked) == ("ok", False)
         assert await world.token() != dead
         assert await world.parked() is None
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("order", ["disconnected", "connected"])
+def test_a_token_derived_anew_undoes_no_order_that_came_meanwhile(
+    run: Any, monkeypatch: pytest.MonkeyPatch, order: str
+) -> None:
+    """While Meta was asked for it the Page was disconnected: nothing is kept; or connected: that token stays."""
+
+    async def scenario(world: World) -> None:
+        kept: list[Sealed] = []
+
+        async def meanwhile(*_: object, **__: object) -> None:
+            await world.tokens.drop_page_token(world.page)
+            if order == "connected":
+                kept.append(KeyRing((KEY,)).seal(token_of(world.served.sandbox), of_page(world.page)))
+                await world.tokens.keep_page_token(world.page, world.user, kept[0], clock_now())
+
+        monkeypatch.setattr(world.tokens, "mark_account", meanwhile)
+        world.order(revoke="page", pages=[world.page], error="190")
+        checked = await world.check()
+        row = await world.tokens.page_token(world.page)
+        assert (row and row.sealed) == (kept[0] if kept else None)
+        assert checked.is_parked is (order == "disconnected")
+
+    run(scenario)
+
+
+def test_the_token_of_another_page_is_not_taken(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Graph answers about something else than the Page: its token is not kept as the Page's."""
+
+    async def scenario(world: World) -> None:
+        ask = GraphClient.ask
+
+        async def other_page(client: GraphClient, request: Any, grant: Any) -> Any:
+            answer = await ask(client, request, grant)
+            return replace(answer, body=answer.body.replace(f'"{world.page}"'.encode(), b'"71"'))
+
+        world.order(revoke="page", pages=[world.page], error="190")
+        dead = await world.token()
+        monkeypatch.setattr(GraphClient, "ask", other_page)
+        assert (await world.check()).is_parked
+        assert await world.token() == dead
 
     run(scenario)
 
@@ -312,6 +373,19 @@ def test_a_page_parked_for_its_leads_heals_by_such_a_lead_only(run: Any) -> None
         assert not (await world.check()).is_parked
 
     run(scenario)
+
+
+def test_waiting_leads_are_read_one_by_one_and_no_more_than_tell(run: Any) -> None:
+    """A budget that grants a single call is enough, and what was not asked is not told to it as answered."""
+
+    async def scenario(world: World) -> None:
+        leads = [in_flight(world.lead(), world.page) for _ in range(3)]
+        await world.leads.settle([(lead, Park("permission_refused")) for lead in leads], clock_now())
+        world.budget.grants = 1
+        assert not (await world.check()).is_parked
+        assert len(world.budget.usages) == len(world.budget.asked) == 2  # a form's listing, and one lead
+
+    run(scenario, app_id="")
 
 
 def test_a_page_that_is_parked_again_at_once_is_not_checked_at_once(run: Any) -> None:
@@ -440,11 +514,66 @@ def test_a_token_that_cannot_be_opened_for_now_delays_no_other(
 
 
 def test_a_disconnected_page_is_not_checked(run: Any) -> None:
-    """There is nothing to check it with."""
+    """There is nothing to check it with; a check by command would subscribe it again, with a token of the settings."""
 
     async def scenario(world: World) -> None:
         await world.leads.park(world.page, "disconnected", clock_now())
         assert (await world.checker.run(lambda: False))["checked"] == 0
+        now = clock_now()
+        assert await world.health.lease_checks(now, now + LEASE, most=1, page_ids=[world.page]) == ()
+
+    run(scenario)
+
+
+def test_a_page_that_is_connected_while_it_is_checked_is_checked_again_at_once(run: Any) -> None:
+    """The check may have seen the former token only, and parks the Page; that it is due is not taken back."""
+
+    async def scenario(world: World) -> None:
+        now = clock_now()
+        (leased,) = await world.health.lease_checks(now, now + LEASE, most=1)
+        world.order(revoke="user")
+        await ConnectionStore(world.pool).connect(world.page, "", now, is_new=True)
+        assert (await world.checker.check(world.page, None)).is_parked
+        await world.health.next_check(leased, now + PARKED_EVERY)
+        assert len(await world.health.lease_checks(clock_now(), now + LEASE, most=1)) == 1
+
+    run(scenario)
+
+
+def test_two_checks_at_once_tell_a_change_once(run: Any) -> None:
+    """What one of them has kept the other does not keep again, whoever began first."""
+
+    async def scenario(world: World) -> None:
+        world.served.sandbox.graph.subscriptions.subscribe_page(world.page, ["leadgen"])
+        checkers = [world.check() for _ in range(4)]
+        await asyncio.gather(*checkers)
+        missing = [each for each in await world.events() if each[0] == "subscription"]
+        assert len(missing) == 1
+
+    run(scenario)
+
+
+def test_a_clock_that_was_wrong_keeps_no_page_from_being_checked(run: Any) -> None:
+    """A check that is due later than any check makes it is due now."""
+
+    async def scenario(world: World) -> None:
+        await world.sql("update pages set check_at = now() + interval '400 days'")
+        assert (await world.checker.run(lambda: False))["checked"] == 1
+        assert (await world.checker.run(lambda: False))["checked"] == 0
+
+    run(scenario)
+
+
+def test_a_page_heals_by_the_newest_of_its_waiting_leads(run: Any) -> None:
+    """However many old ones are not there at all: they hold up no lead that has just come."""
+
+    async def scenario(world: World) -> None:
+        now = clock_now()
+        gone = [in_flight(n, world.page, first_seen_at=now - timedelta(hours=1)) for n in range(1, 300)]
+        fresh = in_flight(world.lead(), world.page, first_seen_at=now)
+        await world.leads.settle([(each, Snooze(now, "page_parked")) for each in (*gone, fresh)], now)
+        await world.leads.park(world.page, "mass_not_visible", now)
+        assert not (await world.check()).is_parked
 
     run(scenario)
 

@@ -13,8 +13,9 @@ from psycopg_pool import AsyncConnectionPool
 from tests.fakes.leads import OTHER_PAGE, PAGE, in_flight
 from tests.fakes.time import NOW
 from worker.cli import main
+from worker.health import DISCONNECTED
 from worker.outcomes import Park
-from worker.store.leads import DISCONNECTED, LeadStore, StoreSettings
+from worker.store.leads import LeadStore, StoreSettings
 
 NEVER = "9" * 15
 
@@ -60,16 +61,15 @@ def test_a_page_is_shown_with_remedy_and_events(command: Any) -> None:
 
 
 def test_a_page_is_parked_by_hand_and_taken_up_again(command: Any) -> None:
-    """By hand also where it was parked already; one that was disconnected is not taken up like that."""
+    """By hand also where it was parked already; one that was disconnected is not taken up like that: exit status 1."""
     assert objects(command("park", PAGE, NEVER, "--json")) == [
         {"page_id": PAGE, "result": "parked"},
         {"page_id": NEVER, "result": "parked"},
     ]
     assert {page["parked"]["reason"] for page in objects(command("show", PAGE, "--json"))} == {"by_hand"}
-    told = {
-        each["page_id"]: each["result"]
-        for each in objects(command("unpark", PAGE, OTHER_PAGE, "77", "--json"))
-    }
+    unparked = command("unpark", PAGE, OTHER_PAGE, "77", "--json")
+    assert unparked.exit_code == 1
+    told = {each["page_id"]: each["result"] for each in map(json.loads, unparked.stdout.splitlines()[-3:])}
     assert told[PAGE] == "taken up again"
     assert told[OTHER_PAGE].startswith("is disconnected")
     assert told["77"] == "was not parked"

@@ -29,10 +29,11 @@ from worker.account_token import AccountTokens
 from worker.budget.policy import IN_NO_PAGES_NAME, Lane, Refusal
 from worker.calls import LAPSES, Calls
 from worker.connecting import PARTS, Connection, Connector, Former, Wish
-from worker.disconnecting import DISCONNECTED, Disconnector
+from worker.disconnecting import Disconnector
 from worker.errors import ConfigurationError, GrantLapsed, GraphUnavailable
 from worker.forms import Discovered
 from worker.graph.account import Caller, PageAccount
+from worker.health import BY_HAND, DISCONNECTED
 from worker.sealing import Keys, Sealed, parse_keys
 from worker.sealing import of_account as bound_to_account
 from worker.sealing import of_page as bound_to_page
@@ -93,8 +94,13 @@ class Rows:
         self.pages[page_id] = {**was, "name": name, "is_connected": True}
         return Former(was.get("parked_reason"), was.get("is_connected", False))
 
-    async def unpark(self, page_ids: Sequence[str], now: datetime) -> tuple[str, ...]:
-        return tuple(page_id for page_id in page_ids if self.pages[page_id].pop("parked_reason", None))
+    async def unpark(
+        self, page_ids: Sequence[str], now: datetime, *, but: Sequence[str] = ()
+    ) -> tuple[str, ...]:
+        freed = [
+            page_id for page_id in page_ids if self.pages[page_id].get("parked_reason", "") not in ("", *but)
+        ]
+        return tuple(page_id for page_id in freed if self.pages[page_id].pop("parked_reason"))
 
     async def park(self, page_id: str, reason: str, now: datetime) -> bool:
         return self.pages.setdefault(page_id, {}).setdefault("parked_reason", reason) == reason
@@ -468,7 +474,7 @@ def test_a_listing_that_fails_stops_no_page_that_was_named() -> None:
 
 
 def test_a_refused_or_changed_token_is_replaced_and_the_page_taken_up() -> None:
-    """Connecting again mends a Page that was parked, for whatever reason."""
+    """Connecting again mends a Page that was parked because something was refused."""
     bench = Bench()
     bench.connect()
     bench.rows.pages[PAGE] = {"parked_reason": "token_refused", "is_connected": True}
@@ -480,6 +486,28 @@ def test_a_refused_or_changed_token_is_replaced_and_the_page_taken_up() -> None:
     bench.meta.listings = [[of_page(access_token="another")]]
     bench.connect()
     assert bench.kept_token() == "another"
+
+
+def test_a_listing_of_pages_that_leads_back_ends() -> None:
+    """However long the circle is; Pages that are named are asked for by their ids all the same."""
+    bench = Bench()
+    bench.meta.listings = [[of_page()], [of_page(OTHER)], [of_page()]]
+    bench.meta.leads_back = True
+    assert step_of(bench.connect(), "pages").state is State.FAILED
+    assert len([each for each in bench.meta.asked if each.path.endswith("me/accounts")]) <= 4
+    bench.meta.unlisted = {PAGE: of_page()}
+    assert bench.connect(PAGE).pages[0].is_connected
+
+
+def test_a_page_that_an_operator_parked_stays_parked() -> None:
+    """Who connects all Pages anew does not lift the order to hold one; how that is done is told."""
+    bench = Bench()
+    bench.connect()
+    bench.rows.pages[PAGE] = {"parked_reason": BY_HAND, "is_connected": True}
+    step = next(step for step in bench.connect().steps if step.what == "page_token")
+    assert bench.rows.pages[PAGE]["parked_reason"] == BY_HAND
+    assert f"leadsync pages unpark {PAGE}" in step.told
+    assert step.is_achieved
 
 
 def test_the_token_of_a_former_account_is_dropped_with_its_last_page() -> None:

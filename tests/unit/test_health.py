@@ -1,5 +1,6 @@
 """What a check found out -> how the Page is and what of it is news. Pure: no clock, no socket."""
 
+import re
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -180,6 +181,30 @@ def test_a_refused_token_is_one_alarm() -> None:
     assert [change.is_told for change in changes({"token": "refused"}, judge(WELL), parked=True)] == [False]
 
 
+def test_the_token_of_another_page_is_told_as_such() -> None:
+    """Two lines of PAGE_TOKENS were swapped: it is not the leads' access that is wrong. It parks, and heals."""
+    swapped = {
+        "token": replace(GOOD, profile_id="71"),
+        "was_listed": False,
+        "listing": told(PermissionRefused),
+    }
+    health = judged(**swapped)
+    assert (health.token, parks_for(health)) == (Verdict("refused", "of_another_page"), "token_refused")
+    assert not has_healed(replace(WELL, **swapped), health, "token_refused")
+    assert judged(token=replace(GOOD, profile_id=None)).token.word == "ok"
+    assert (
+        judged(token=replace(GOOD, profile_id="71")).token.word == "ok"
+    )  # its leads are listed all the same
+
+
+def test_a_new_token_that_expires_soon_is_told() -> None:
+    """Also where the one before was refused, or its Page still parked: nothing else tells of it."""
+    soon = judged(token=replace(GOOD, expires_at=NOW + timedelta(days=2)))
+    for parked in (True, False):
+        (change,) = changes({"token": "refused"}, soon, parked=parked)
+        assert (change.became, change.is_told) == ("expiring", True)
+
+
 @pytest.mark.parametrize(
     ("reason", "changed", "healed"),
     [
@@ -205,6 +230,6 @@ def test_what_heals_a_page(reason: str, changed: dict[str, Any], healed: bool) -
 
 def test_a_remedy_names_its_page() -> None:
     """The words can be typed as they stand."""
-    assert all("PAGE " not in str(remedy(reason, PAGE)).replace("PAGE_TOKENS", "") for reason in REMEDIES)
+    assert not any(re.search(r"\bPAGE\b", str(remedy(reason, PAGE))) for reason in REMEDIES)
     assert PAGE in str(remedy("mass_not_visible", PAGE))
     assert remedy("graph_unavailable", PAGE) is None

@@ -85,8 +85,11 @@ LAYERS: dict[str, set[str]] = {
     "worker.backfill": {"worker.errors", "worker.walking"},
     "worker.reconcile": {"worker.plans", "worker.budget.policy"},
     "worker.health": PIPELINE | {"worker.graph.account"},
-    "worker.checking": PIPELINE
-    | {"worker.graph.account", "worker.health", "worker.sealing", "worker.tokens"},
+    "worker.page_calls": PIPELINE
+    | {"worker.calls", "worker.graph.account", "worker.sealing", "worker.tokens"},
+    "worker.probing": PIPELINE
+    | {"worker.calls", "worker.graph.account", "worker.health", "worker.page_calls"},
+    "worker.checking": {"worker.errors", "worker.health", "worker.sealing"},
     "worker.alerts": {"worker.health"},
     "worker.form": PURE,
     "worker.forms": PIPELINE | {"worker.form", "worker.sealing", "worker.tokens"},
@@ -117,8 +120,9 @@ LAYERS: dict[str, set[str]] = {
     "worker.account_token": CONNECTING | {"worker.scopes"},
     "worker.account_pages": CONNECTING | {"worker.account_token"},
     "worker.connecting": CONNECTING
-    | {"worker.account_pages", "worker.account_token", "worker.forms", "worker.scopes"},
-    "worker.disconnecting": CONNECTING,
+    | {"worker.account_pages", "worker.account_token", "worker.forms", "worker.health"}
+    | {"worker.scopes"},
+    "worker.disconnecting": CONNECTING | {"worker.health"},
     # Each neighbour is known by its own folder.
     # A request is sent under a grant, and Meta's word on usage goes into the budget: each as a value.
     "worker.graph": PURE | {"worker.graph", "worker.budget.policy"},
@@ -126,7 +130,7 @@ LAYERS: dict[str, set[str]] = {
     "worker.store": PURE
     | {"worker.store", "worker.budget.policy", "worker.plans", "worker.form", "worker.questions"}
     | {"worker.json_text", "worker.sealing", "worker.tokens", "worker.conditions", "worker.connecting"}
-    | {"worker.disconnecting", "worker.trail"},
+    | {"worker.health", "worker.trail"},
     "worker.stream_search": {"worker.errors", "worker.inbox", "worker.stream"},
     "worker.tracing": PIPELINE | {"worker.stream_search", "worker.tokens"},
     "worker.trace_report": PURE | {"worker.stream_search", "worker.tracing"},

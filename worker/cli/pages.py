@@ -72,8 +72,8 @@ def show_page(page_id: str, as_json: bool, data_dir: Path) -> None:
 @data_dir_option
 def park(page_ids: tuple[str, ...], as_json: bool, data_dir: Path) -> None:
     """Hold Pages until `pages unpark`: their leads wait and no call is made for them but checks."""
+    from worker.health import BY_HAND
     from worker.runtime import open_store
-    from worker.store.leads import BY_HAND
 
     async def order(settings: Settings) -> list[bool]:
         async with open_store(settings) as store:
@@ -93,11 +93,11 @@ def park(page_ids: tuple[str, ...], as_json: bool, data_dir: Path) -> None:
 def unpark(page_ids: tuple[str, ...], as_json: bool, data_dir: Path) -> None:
     """Take Pages up again once they are mended: what waits is read at once, and what was missed is looked for.
 
-    A Page that was disconnected is connected again instead.
+    A Page that was disconnected is connected again instead; exit status 1 where there is one.
     """
     from worker.doorbell import BACKFILL_BELL_OF, RESUME_BELL_OF
+    from worker.health import DISCONNECTED
     from worker.runtime import open_store
-    from worker.store.leads import DISCONNECTED
     from worker.tasks import ring_now
 
     async def order(settings: Settings) -> tuple[tuple[str, ...], frozenset[str]]:
@@ -115,6 +115,8 @@ def unpark(page_ids: tuple[str, ...], as_json: bool, data_dir: Path) -> None:
         **dict.fromkeys(freed, "taken up again"),
     }
     _tell([(page_id, words[page_id]) for page_id in page_ids], as_json)
+    if held - set(freed):
+        raise SystemExit(1)
 
 
 @pages.command("check")

@@ -10,7 +10,7 @@ from typing import Final
 from psycopg_pool import AsyncConnectionPool
 
 from worker.connecting import Former
-from worker.disconnecting import DISCONNECTED
+from worker.health import DISCONNECTED
 from worker.store.statements import Statements
 
 CONNECT: Final = """

@@ -8,11 +8,12 @@ its `due_at`.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from psycopg_pool import AsyncConnectionPool
 
+from worker.health import DISCONNECTED
 from worker.store.statements import Row, Statements
 
 WEBHOOK_LEADS: Final = 500
@@ -20,18 +21,19 @@ WEBHOOK_LEADS: Final = 500
 PROBED_FORMS: Final = 2
 PROBED_ROWS: Final = 3
 
-LEASE_CHECKS: Final = """
+LEASE_CHECKS: Final = f"""
 with due as (
     select page_id from pages
-    where case when %(page_ids)s::text[] is null
-          then coalesce(check_at <= %(now)s, true) and parked_reason is distinct from 'disconnected'
+    where parked_reason is distinct from '{DISCONNECTED}'
+      and case when %(page_ids)s::text[] is null then check_at is null or check_at <= %(now)s or check_at > %(latest)s
           else page_id = any(%(page_ids)s) end
     order by check_at nulls first, page_id limit %(most)s for update skip locked
 )
 update pages p set check_at = %(until)s from due where p.page_id = due.page_id
 returning p.page_id, p.parked_reason
 """
-"""Pages whose check is due, or those named; nobody else checks them until the lease ends."""
+"""Pages whose check is due, or those named; nobody else checks them until the lease ends. One that is due later than
+any check is set for was put there by a clock that was wrong."""
 
 NEXT_CHECK: Final = """
 update pages set check_at = %(next)s where page_id = %(page_id)s and check_at = %(until)s
@@ -68,11 +70,13 @@ PROBES: Final = """
 select
     array(select form_id from forms where page_id = %(page_id)s and coalesce(status, 'ACTIVE') in ('ACTIVE', 'ARCHIVED')
           order by coalesce(status, 'ACTIVE'), created_time desc nulls last, form_id limit %(forms)s) as forms,
-    array(select leadgen_id from leadgen
-          where page_id = %(page_id)s and due_at is not null and state = 'waiting'
-          order by random() limit %(rows)s) as rows
+    array(select leadgen_id from (
+              select leadgen_id, row_number() over (order by first_seen_at desc) as age from leadgen
+              where page_id = %(page_id)s and due_at is not null and state = 'waiting') as waiting
+          order by age > 1, random() limit %(rows)s) as rows
 """
-"""Forms and waiting leads by which it is seen whether a Page's leads can be read."""
+"""Forms and waiting leads by which it is seen whether a Page's leads can be read: the newest, which is there if any is,
+and others at random."""
 
 WEBHOOKS: Final = """
 with last as (
@@ -90,10 +94,12 @@ from last cross join lateral (
 """When a webhook last told of a lead of the Page, and how many leads created since only reconciling found."""
 
 KNOWN: Final = """
-select distinct on (aspect) aspect, became from health_events where page_id = %(page_id)s
-order by aspect, event_id desc
+select (select checked_at from page_health where page_id = %(page_id)s) as checked_at,
+    coalesce((select jsonb_object_agg(aspect, became) from (
+        select distinct on (aspect) aspect, became from health_events where page_id = %(page_id)s
+        order by aspect, event_id desc) as last), '{}') as told
 """
-"""What was last told of each aspect of a Page."""
+"""What was last told of each aspect of a Page, and when it was last checked."""
 
 KEEP: Final = """
 with kept as (
@@ -108,6 +114,8 @@ with kept as (
         subscription = excluded.subscription, subscription_reason = excluded.subscription_reason,
         lead_access = excluded.lead_access, lead_access_reason = excluded.lead_access_reason,
         webhooks = excluded.webhooks, webhooks_reason = excluded.webhooks_reason
+    -- Two statements at once see the same last events: only this row is looked at anew by the one that waits.
+    where page_health.checked_at is not distinct from %(known_at)s::timestamptz
     returning page_id
 )
 insert into health_events (at, page_id, aspect, was, became, reason, due_at)
@@ -119,7 +127,8 @@ where c.became is distinct from (
     order by e.event_id desc limit 1)
 returning aspect, was, became, reason
 """
-"""What a check found, and what of it is news; answers the latter, less what somebody else has told meanwhile."""
+"""What a check found, and what of it is news; answers the latter. Nothing is kept where another check has kept what it
+found since `known_at`."""
 
 LEASE_ALERTS: Final = """
 with due as (
@@ -189,13 +198,23 @@ class HealthStore:
         self._rows = Statements(pool).rows
 
     async def lease_checks(
-        self, now: datetime, until: datetime, *, most: int, page_ids: Sequence[str] | None = None
+        self,
+        now: datetime,
+        until: datetime,
+        *,
+        most: int,
+        latest: datetime | None = None,
+        page_ids: Sequence[str] | None = None,
     ) -> tuple[LeasedCheck, ...]:
-        """At most `most` Pages whose check is due; of `page_ids` whether due or not."""
+        """At most `most` Pages whose check is due, or due after `latest`; of `page_ids` whether due or not.
+
+        None that is disconnected.
+        """
         asked = {
             "now": now,
             "until": until,
             "most": most,
+            "latest": latest or datetime.max.replace(tzinfo=UTC),
             "page_ids": None if page_ids is None else list(page_ids),
         }
         rows = await self._rows(LEASE_CHECKS, asked)
@@ -206,7 +225,7 @@ class HealthStore:
         await self._rows(NEXT_CHECK, {"page_id": leased.page_id, "until": leased.until, "next": at})
 
     async def probes(self, page_id: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """A few forms, the newest active ones first, and a few waiting leads, any of them."""
+        """A few forms, the newest active ones first, and a few waiting leads: the newest, and any others."""
         asked = {"page_id": page_id, "forms": PROBED_FORMS, "rows": PROBED_ROWS}
         row = (await self._rows(PROBES, asked))[0]
         return tuple(row["forms"]), tuple(row["rows"])
@@ -216,17 +235,26 @@ class HealthStore:
         asked = {"page_id": page_id, "now": now, "newest": WEBHOOK_LEADS}
         return (await self._rows(WEBHOOKS, asked))[0]
 
-    async def known(self, page_id: str) -> dict[str, str]:
-        """The last word that was told of each aspect."""
-        return {row["aspect"]: row["became"] for row in await self._rows(KNOWN, {"page_id": page_id})}
+    async def known(self, page_id: str) -> tuple[datetime | None, dict[str, str]]:
+        """When the Page was last checked, and the last word that was told of each aspect."""
+        row = (await self._rows(KNOWN, {"page_id": page_id}))[0]
+        return row["checked_at"], row["told"]
 
     async def keep(
-        self, page_id: str, found: Mapping[str, Any], changes: Sequence[Mapping[str, Any]], now: datetime
+        self,
+        page_id: str,
+        found: Mapping[str, Any],
+        changes: Sequence[Mapping[str, Any]],
+        now: datetime,
+        *,
+        known_at: datetime | None,
     ) -> list[Row]:
-        """Note what a check found, as columns of page_health, and its changes; those that are news indeed."""
-        return await self._rows(
-            KEEP, {**found, "page_id": page_id, "now": now, "changes": json.dumps(list(changes))}
-        )
+        """Note what a check found, as columns of page_health, and its changes; those that are news indeed.
+
+        Nothing where the Page was checked by somebody else since `known_at`.
+        """
+        told = {"page_id": page_id, "now": now, "known_at": known_at, "changes": json.dumps(list(changes))}
+        return await self._rows(KEEP, {**found, **told})
 
     async def lease_alerts(self, now: datetime, lease: timedelta, most: int) -> list[Row]:
         """Alerts that are due."""

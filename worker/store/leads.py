@@ -15,6 +15,7 @@ from psycopg_pool import AsyncConnectionPool
 
 from worker.batches import InFlight
 from worker.errors import NotVisibleYet, StoreUnavailable
+from worker.health import BY_ORDER
 from worker.json_text import write_json
 from worker.lead import Lead
 from worker.outcomes import DeadLetter, Outcome, Park, Retry, Snooze, Stored, full_reading
@@ -28,10 +29,6 @@ log = structlog.get_logger("store")
 Settled: TypeAlias = tuple[InFlight, Outcome]
 
 REFUSED_REASON: Final = "row_refused"
-BY_HAND: Final = "by_hand"
-DISCONNECTED: Final = "disconnected"
-BY_ORDER: Final = (BY_HAND, DISCONNECTED)
-"""Reasons for parking that are an operator's will: such a Page never heals by itself."""
 DOUBTFUL_LEADS: Final = 3
 """So many leads of a Page that Graph did not show twice, with none stored since, make its check due."""
 MILLISECOND: Final = timedelta(milliseconds=1)
@@ -179,19 +176,17 @@ class LeadStore:
         }
         await self._rows(sql.HOLD, held)
 
-    async def park(
-        self, page_id: str, reason: str, now: datetime, *, check_at: datetime | None = None
-    ) -> bool:
+    async def park(self, page_id: str, reason: str, now: datetime, *, by_check: bool = False) -> bool:
         """Hold a Page; false where it was held already. The alarm goes out once.
 
-        It is looked at again at `check_at`, by default at once: its token may be derived anew. A reason of BY_ORDER
-        takes the place of one that heals by itself.
+        It is looked at again at once, since its token may be derived anew; or when it was to be, where `by_check` has
+        just done so. A reason of BY_ORDER takes the place of one that heals by itself.
         """
         told = {
             "page_id": page_id,
             "reason": reason,
             "now": now,
-            "check_at": check_at or now,
+            "by_check": by_check,
             "every": timedelta(seconds=self._settings.parked_probe_every),
             "by_order": reason in BY_ORDER,
         }

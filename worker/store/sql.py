@@ -6,6 +6,8 @@ state only moves forward; a verdict changes a waiting row only in the turn in wh
 
 from typing import Final
 
+from worker.health import BY_HAND, DISCONNECTED
+
 _LEAD_COLUMNS: Final = (
     "form_id",
     "ad_id",
@@ -208,18 +210,19 @@ select page_id from pages where parked_at is not null and page_id = any(%(page_i
 """
 """Which of these Pages are parked."""
 
-PARK: Final = """
+PARK: Final = f"""
 with held as (
     insert into pages as p (page_id, parked_at, parked_reason, check_at, updated_at)
-    values (%(page_id)s, %(now)s, %(reason)s, %(check_at)s, %(now)s)
+    values (%(page_id)s, %(now)s, %(reason)s, %(now)s, %(now)s)
     on conflict (page_id) do update set parked_at = excluded.parked_at, parked_reason = excluded.parked_reason,
         -- A Page that is parked again and again is not looked at again and again at once.
-        check_at = case when p.unparked_at > %(now)s::timestamptz - %(every)s::interval
+        check_at = case when %(by_check)s then p.check_at
+                   when p.unparked_at > %(now)s::timestamptz - %(every)s::interval
                    then greatest(excluded.check_at, p.unparked_at + %(every)s::interval) else excluded.check_at end,
         updated_at = excluded.updated_at
     where p.parked_at is null
-       or excluded.parked_reason = 'disconnected' and p.parked_reason <> 'disconnected'
-       or excluded.parked_reason = 'by_hand' and p.parked_reason not in ('by_hand', 'disconnected')
+       or excluded.parked_reason = '{DISCONNECTED}' and p.parked_reason <> '{DISCONNECTED}'
+       or excluded.parked_reason = '{BY_HAND}' and p.parked_reason not in ('{BY_HAND}', '{DISCONNECTED}')
     returning page_id
 ),
 told as (

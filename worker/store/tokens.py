@@ -34,6 +34,13 @@ on conflict (page_id) do update set user_id = excluded.user_id, key_id = exclude
 """
 """A Page's token, new or instead of the former."""
 
+RENEW_OF_PAGE: Final = """
+update page_tokens set user_id = %(user_id)s, key_id = %(key_id)s, sealed = %(box)s, refused_at = null,
+    derived_at = %(now)s
+where page_id = %(page_id)s and sealed = %(was)s returning page_id
+"""
+"""A Page's token instead of this very one; a Page that was disconnected or connected meanwhile is left alone."""
+
 MARK_OF_PAGE: Final = """
 update page_tokens set refused_at = case when %(is_refused)s then coalesce(refused_at, %(now)s) end
 where page_id = %(page_id)s and sealed = %(box)s and (refused_at is not null) <> %(is_refused)s
@@ -145,6 +152,20 @@ class TokenStore:
             "now": now,
         }
         await self._rows(KEEP_OF_PAGE, kept)
+
+    async def renew_page_token(
+        self, page_id: str, user_id: str, sealed: Sealed, now: datetime, *, instead_of: Sealed
+    ) -> bool:
+        """Keep a token that was derived anew; false where that of the row is no longer the one it is to replace."""
+        kept = {
+            "page_id": page_id,
+            "user_id": user_id,
+            "key_id": sealed.key_id,
+            "box": sealed.box,
+            "was": instead_of.box,
+            "now": now,
+        }
+        return bool(await self._rows(RENEW_OF_PAGE, kept))
 
     async def mark_page_token(self, page_id: str, sealed: Sealed, *, is_refused: bool, now: datetime) -> None:
         """Note whether Meta refuses this very token of a Page."""
