@@ -120,6 +120,7 @@ COMMENTS = {
     "page_tokens": "The sealed token of each connected Page.",
     "page_tokens.user_id": "Whose token it was derived from, and can be again.",
     "page_tokens.refused_at": "When Meta was last seen to refuse the token; null: it is good as far as is known.",
+    "pages": "The Pages that are known: parked or held, their limit, and when they are next looked at.",
     "pages.name": "The Page's name at Meta.",
     "pages.connected_at": "When it was connected by command; null: its token comes from the settings, or it is not.",
     "pages.check_at": "When its health is next looked at; null: at once.",
