@@ -8,6 +8,7 @@ and options of all of them to the commands that there are.
 import re
 import shlex
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,7 @@ def blocks(text: str) -> Iterator[tuple[str, str]]:
         yield "", re.sub(r"^ {4}", "", block, flags=re.M)
 
 
+@cache
 def commands() -> list[tuple[str, str]]:
     """Every `leadsync` line of a block: where it is, and its words."""
     found = []
@@ -75,6 +77,7 @@ def commands() -> list[tuple[str, str]]:
     return found
 
 
+@cache
 def statements() -> list[tuple[str, str]]:
     """Every SQL statement of a block, or a query in a sentence: where it is, and its text."""
     found = []
@@ -105,7 +108,10 @@ def looking() -> list[tuple[str, str]]:
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Whole]:
     """A stack with one Page, one form with its view, and a few leads."""
-    with whole(sandbox={"pages": 1, "forms_per_page": 1}, env={"RING_EVERY_SECONDS": "0.3"}) as running:
+    with whole(
+        sandbox={"pages": 1, "forms_per_page": 1},
+        env={"RING_EVERY_SECONDS": "0.3", "WORKER_CONCURRENCY": "1"},
+    ) as running:
         running.send(count=3)
         assert running.wait_for(lambda: running.all_stored(3), 60), running.states()
         assert running.wait_for(lambda: bool(views(running)), 30), running.log()
