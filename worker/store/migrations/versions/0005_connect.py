@@ -138,7 +138,7 @@ COMMENTS = {
     "erasures.question": "Key of the answer by which leads were found; the answer itself is not kept.",
     "erasures.took_from": "Leads by their state before; set_aside: bodies in Redis; files: rows of leftover files.",
     "leadgen.reason": "Why it waits or is dead, or by what it was erased: a fixed word.",
-    "leadgen.source": "What brought the row: webhook, backfill, reconcile or import; forget: it was never here.",
+    "leadgen.source": "What brought the row: webhook, listing, backfill, reconcile, import; forget: it was never here.",
 }
 
 
