@@ -15,6 +15,8 @@ from typing import Final
 
 OTHER: Final = "other"
 OK: Final = "ok"
+GIVEN_UP: Final = "given_up"
+"""The process ended, or a command did, before the answer came."""
 SUM: Final = "sum"
 INFINITE: Final = "+Inf"
 MICROSECONDS: Final = 1_000_000
@@ -48,7 +50,7 @@ KINDS: Final = (
 
 RESULTS: Final = (
     OK, "graph_unavailable", "throttled", "too_much_asked", "not_visible", "token_refused", "permission_refused",
-    "proof_refused", "request_refused", "callback_refused", "lead_malformed",
+    "proof_refused", "request_refused", "callback_refused", "second_test_lead", "lead_malformed", GIVEN_UP,
 )  # fmt: skip
 """How a Graph call ended: the `reason` of an error of errors.py."""
 

@@ -9,17 +9,17 @@ or slow costs its own series and at most SCRAPE_SECONDS, and `leadsync_up` says 
 import asyncio
 import threading
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from time import monotonic
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import structlog
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from worker.budget.ledger import Ledger
-from worker.errors import LeadSyncError
+from worker.errors import LeadSyncError, Transient
 from worker.exposition import PREFIX, Budgets, Facts, series_of
 from worker.redis_facts import RedisFacts
 from worker.store.metrics import RowFacts
@@ -36,12 +36,18 @@ REDIS: Final = "redis"
 POSTGRES: Final = "postgres"
 
 
+class NoAnswer(Transient):
+    """A neighbour took too long."""
+
+    reason = "no_answer"
+
+
 @dataclass(frozen=True, slots=True)
 class Neighbours:
     """Whom a scrape asks. Raises LedgerUnavailable and StoreUnavailable."""
 
-    redis: Callable[[], Awaitable[RedisFacts]]
-    rows: Callable[[], Awaitable[RowFacts]]
+    redis: Callable[[], Coroutine[Any, Any, RedisFacts]]
+    rows: Callable[[], Coroutine[Any, Any, RowFacts]]
     ledger: Ledger
 
 
@@ -51,6 +57,7 @@ class Scraper:
     def __init__(self, neighbours: Neighbours) -> None:
         self._neighbours = neighbours
         self._budgeted: tuple[str, ...] = ()
+        self._late: dict[str, asyncio.Task[Any]] = {}
         self.errors: Counter[str] = Counter({REDIS: 0, POSTGRES: 0})
 
     async def gather(self) -> Facts:
@@ -67,14 +74,33 @@ class Scraper:
         ledger = self._neighbours.ledger
         return Budgets(await ledger.accounts(self._budgeted), await ledger.scopes())
 
-    async def _asked(self, neighbour: str, ask: Callable[[], Awaitable[T]]) -> T | None:
+    async def _asked(self, neighbour: str, ask: Callable[[], Coroutine[Any, Any, T]]) -> T | None:
         try:
-            return await asyncio.wait_for(ask(), SCRAPE_SECONDS)
-        except (LeadSyncError, TimeoutError) as error:
+            return await self._in_time(neighbour, ask)
+        except LeadSyncError as error:
             self.errors[neighbour] += 1
-            told = str(error) if isinstance(error, LeadSyncError) else f"no answer in {SCRAPE_SECONDS:g} s"
-            log.warning("scrape_incomplete", neighbour=neighbour, error=told)
+            log.warning("scrape_incomplete", neighbour=neighbour, error=str(error))
             return None
+
+    async def _in_time(self, neighbour: str, ask: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """The answer. A statement that hangs takes its time to be cancelled too, so nobody waits for that."""
+        late = self._late.get(neighbour)
+        if late is not None and not late.done():
+            raise NoAnswer("an earlier scrape is still without an answer")
+        asking = asyncio.create_task(ask())
+        done, _ = await asyncio.wait({asking}, timeout=SCRAPE_SECONDS)
+        if done:
+            return asking.result()
+        asking.cancel()
+        asking.add_done_callback(_forget)
+        self._late[neighbour] = asking
+        raise NoAnswer(f"no answer in {SCRAPE_SECONDS:g} s")
+
+
+def _forget(asked: "asyncio.Task[Any]") -> None:
+    """An error that comes too late interests nobody, and asyncio would say that nobody looked."""
+    if not asked.cancelled():
+        asked.exception()
 
 
 class Exporter(Collector):

@@ -19,7 +19,7 @@ import structlog
 
 from worker.budget.policy import Grant
 from worker.errors import GrantLapsed, GraphUnavailable, LeadSyncError
-from worker.graph.counting import Call, calls_of, each, failed
+from worker.graph.counting import Call, calls_of, each, failed, given_up
 from worker.graph.wire import (
     FORM_FIELDS,
     FormRead,
@@ -158,6 +158,9 @@ class GraphClient:
             raise
         except LeadSyncError as error:
             calls[:] = [failed(request, error)]
+            raise
+        except BaseException:
+            calls[:] = [given_up(request)]
             raise
         finally:
             for kind, result in calls:

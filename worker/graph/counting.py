@@ -12,7 +12,7 @@ from typing import Final, TypeAlias
 
 from worker.errors import LeadSyncError
 from worker.graph.wire import GraphAnswer, GraphRequest, read_items, read_object
-from worker.metrics import OK
+from worker.metrics import GIVEN_UP, OK
 
 BATCH: Final = "batch"
 
@@ -38,4 +38,13 @@ def each(kind: str, items: "Iterable[object | LeadSyncError]") -> list[Call]:
 
 def failed(request: GraphRequest, error: LeadSyncError) -> Call:
     """A request that failed as a whole."""
-    return (BATCH if request.items else request.kind), error.reason
+    return _kind(request), error.reason
+
+
+def given_up(request: GraphRequest) -> Call:
+    """A request whose answer nobody waited for."""
+    return _kind(request), GIVEN_UP
+
+
+def _kind(request: GraphRequest) -> str:
+    return BATCH if request.items else request.kind

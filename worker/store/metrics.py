@@ -24,14 +24,14 @@ RECONCILED_DAYS: Final = 7
 
 WAITING: Final = """
 select coalesce(reason, '') as reason, count(*) as count, min(first_seen_at) as oldest
-from (select reason, first_seen_at from leadgen where due_at is not null and state = 'waiting' limit %(most)s) as some
+from (select reason, first_seen_at from leadgen where due_at is not null and state = 'waiting' limit %(most)s) as those
 group by 1
 """
 """References that wait, by reason, and since when the oldest of each does."""
 
 DEAD: Final = """
 select coalesce(reason, '') as reason, count(*) as count
-from (select reason from leadgen where state = 'dead' limit %(most)s) as some
+from (select reason from leadgen where state = 'dead' limit %(most)s) as those
 group by 1
 """
 """Dead letters by reason."""
@@ -85,7 +85,7 @@ select purpose, count(*) as count from backfills where state = 'running' group b
 
 SLICES: Final = """
 select count(*) as waiting, count(*) filter (where due_at <= %(now)s) as due
-from (select due_at from slices where due_at is not null limit %(most)s) as some
+from (select due_at from slices where due_at is not null limit %(most)s) as those
 """
 """Slices of the past that wait or are being read."""
 
