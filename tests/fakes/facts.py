@@ -83,11 +83,16 @@ class _Families(Collector):
         return self._families
 
 
-def text_of(shown: Facts) -> str:
-    """What a scrape of these facts answers, without the exporter's own process."""
+def families_of(shown: Facts) -> list[Metric]:
+    """The series of these facts, without those of the exporter's own process."""
     up = GaugeMetricFamily("leadsync_up", "", labels=("neighbour",))
     up.add_metric(("redis",), float(shown.redis is not None))
     up.add_metric(("postgres",), float(shown.rows is not None))
+    return [*series_of(shown, version="1"), up]
+
+
+def text_of(shown: Facts) -> str:
+    """What a scrape of them answers."""
     registry = CollectorRegistry()
-    registry.register(_Families([*series_of(shown, version="1"), up]))
+    registry.register(_Families(families_of(shown)))
     return generate_latest(registry).decode()
