@@ -2,7 +2,9 @@
 
 from collections import Counter
 
-from worker.metrics import CALLS, COUNTED, REFERENCES, REQUEST_SECONDS, WEBHOOK_TO_ROW, Meter
+from worker import errors
+from worker.errors import LeadSyncError
+from worker.metrics import CALLS, COUNTED, REFERENCES, REQUEST_SECONDS, RESULTS, WEBHOOK_TO_ROW, Meter
 
 
 def test_what_was_taken_is_not_taken_again() -> None:
@@ -60,3 +62,15 @@ def test_fields_of_all_series_can_be_told_apart() -> None:
         words = [series.name, *(word for values in series.labels.values() for word in values)]
         assert not any(" " in word for word in words)
     assert len({series.name for series in COUNTED}) == len(COUNTED)
+
+
+def test_every_error_that_a_call_can_meet_has_its_word() -> None:
+    """Each reason of errors.py that Graph can cause is a result; what is not Graph's doing is none."""
+    ours = {"error", "transient", "store_unavailable", "ledger_unavailable", "grant_lapsed", "blocked", "unreadable",
+            "configuration"}  # fmt: skip
+    reasons = {
+        each.reason
+        for each in vars(errors).values()
+        if isinstance(each, type) and issubclass(each, LeadSyncError)
+    }
+    assert reasons - ours <= set(RESULTS)
