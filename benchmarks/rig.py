@@ -135,6 +135,7 @@ def build_rig(
             "PAGE_TOKENS_FILE": str(tokens_file),
             "RECEIVER_HOST": "127.0.0.1",
             "RECEIVER_PORT": str(free_port()),
+            "METRICS_PORT": "0",
             "LOG_LEVEL": "warning",
             # Only what is measured makes calls.
             "BACKFILL_NEW_FORMS": "false",

@@ -110,6 +110,7 @@ def _running(
         "GRAPH_URL": sandbox_url,
         "PAGE_TOKENS_FILE": str(tokens_file),
         "RECEIVER_PORT": str(receiver_port),
+        "METRICS_PORT": "0",
         "RECEIVER_HOST": "127.0.0.1",
         "LOG_STYLE": "console",
     }

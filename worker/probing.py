@@ -164,7 +164,9 @@ class Prober:
         query = (("fields", "id,status"), ("limit", "25"))
         told = await self._page_calls.ask(
             talk,
-            lambda token: self._caller.request("GET", f"{talk.page_id}/leadgen_forms", token, query=query),
+            lambda token: self._caller.request(
+                "GET", f"{talk.page_id}/leadgen_forms", token, query=query, kind="forms"
+            ),
             read_result_page,
         )
         if isinstance(told, LeadSyncError):
@@ -178,7 +180,7 @@ class Prober:
         query = (("fields", ",".join(PROBE_FIELDS)), ("limit", "1"))
         told = await self._page_calls.ask(
             talk,
-            lambda token: self._caller.request("GET", f"{form_id}/leads", token, query=query),
+            lambda token: self._caller.request("GET", f"{form_id}/leads", token, query=query, kind="leads"),
             read_result_page,
         )
         if not isinstance(told, LeadSyncError):
@@ -189,7 +191,9 @@ class Prober:
         if isinstance(told, NotVisibleYet):
             by_id = (("fields", "id"),)
             form = await self._page_calls.ask(
-                talk, lambda token: self._caller.request("GET", form_id, token, query=by_id), read_object
+                talk,
+                lambda token: self._caller.request("GET", form_id, token, query=by_id, kind="form"),
+                read_object,
             )
             shows = facts.form_shows or not isinstance(form, LeadSyncError)
             facts = replace(facts, form_shows=shows)
@@ -223,7 +227,7 @@ class Prober:
         query = (("fields", ",".join(PROBE_FIELDS)),)
         told = await self._page_calls.ask(
             talk,
-            lambda token: self._caller.request("GET", leadgen_id, token, query=query),
+            lambda token: self._caller.request("GET", leadgen_id, token, query=query, kind="lead"),
             lambda answer, now: read_answer(answer, (leadgen_id,), now),
         )
         return told if isinstance(told, LeadSyncError) else None

@@ -37,18 +37,21 @@ from worker.checking import CheckSettings, PageChecker
 from worker.connecting import Connector
 from worker.disconnecting import Disconnector
 from worker.erased import ErasedList
-from worker.errors import LeadSyncError
+from worker.errors import LeadSyncError, LedgerUnavailable
 from worker.forgetting import Forgetter
 from worker.forms import FormAges, FormFinder
 from worker.graph.account import Caller
 from worker.graph.client import GraphClient, GraphSettings
 from worker.inbox import BACKFILL_QUEUE, LIVE_QUEUE, UPKEEP_QUEUE
 from worker.limits import LimitKeeper
+from worker.metrics import RECOVERED, REFERENCES, SLICES, WEBHOOK_TO_ROW, Meter
 from worker.outcomes import RetryPolicy
 from worker.page_calls import PageCalls
 from worker.probing import Prober
 from worker.reading import LeadReader
 from worker.reconcile import Reconciler, ReconcileSettings
+from worker.redis_facts import read_redis
+from worker.scraping import Neighbours, Scraper
 from worker.sealing import Keys
 from worker.settings import Settings, environment
 from worker.sources import DueSource, StreamSource
@@ -60,6 +63,7 @@ from worker.store.erasures import ErasureStore
 from worker.store.forms import FormStore
 from worker.store.health import HealthStore
 from worker.store.leads import LeadStore, StoreSettings
+from worker.store.metrics import MetricStore
 from worker.store.tokens import TokenStore
 from worker.store.trace import TraceStore
 from worker.stream import LeadStream, consumer_name
@@ -67,6 +71,7 @@ from worker.stream_search import Standing, search
 from worker.subscribing import Subscriber
 from worker.sync import Limits, Run
 from worker.tokens import GivenTokens, StoredTokens
+from worker.totals import Totals
 from worker.walking import SliceWalker
 
 T = TypeVar("T")
@@ -81,6 +86,10 @@ RUNS_KEPT: Final = timedelta(days=90)
 """How long backfills that ended are listed; those of the quick reconciliations are many, and the sums of all stay."""
 GC_THRESHOLD: Final = 50_000
 """Objects made and not freed before the garbage collector looks at the young ones."""
+TOTALS_EVERY_SECONDS: Final = 5.0
+"""What a process counted reaches the totals within this; a process that is killed takes as much with it."""
+TOTALS_SECONDS: Final = 2.0
+"""How long the end of a run or of a process waits for Redis to take its counts."""
 BLOCKS_KEPT_WINDOWS: Final = 2.0
 """Reserved calls are kept for so many windows, twice what a seed looks at."""
 
@@ -185,6 +194,27 @@ def create_granter(ledger: Ledger, rows: BudgetStore, settings: Settings) -> Gra
     )
 
 
+@asynccontextmanager
+async def open_graph(client: "aioredis.Redis", settings: Settings) -> AsyncIterator[GraphClient]:
+    """Graph for a command; its calls are added to the totals at the end, if Redis is there."""
+    meter = Meter()
+    totals = Totals(client, meter, consumer_name(socket.gethostname(), os.getpid()))
+    async with GraphClient(graph_settings(settings), steady, meter) as graph:
+        try:
+            yield graph
+        finally:
+            await add_quietly(totals)
+
+
+async def add_quietly(totals: Totals) -> bool:
+    """Add what this process counted, within TOTALS_SECONDS; false where it is kept for the next time."""
+    try:
+        await asyncio.wait_for(totals.add(), TOTALS_SECONDS)
+    except (LedgerUnavailable, TimeoutError):
+        return False
+    return True
+
+
 def create_keys(settings: Settings) -> Keys:
     """The keys that seal tokens."""
     return Keys(settings.token_keys, settings.token_keys_file)
@@ -270,7 +300,7 @@ async def open_ward(settings: Settings, ring: Callable[[], Awaitable[None]]) -> 
     async with (
         create_pool(settings, 1) as pool,
         aioredis.Redis.from_url(settings.redis_url, protocol=2, socket_timeout=5) as client,
-        GraphClient(graph_settings(settings), steady) as graph,
+        open_graph(client, settings) as graph,
     ):
         budget = create_granter(create_ledger(client, settings), BudgetStore(pool), settings)
         tokens = create_tokens(pool, settings)
@@ -299,7 +329,7 @@ async def open_desk(settings: Settings) -> AsyncIterator[Desk]:
     async with (
         create_pool(settings, 1) as pool,
         aioredis.Redis.from_url(settings.redis_url, protocol=2, socket_timeout=5) as client,
-        GraphClient(graph_settings(settings), steady) as graph,
+        open_graph(client, settings) as graph,
     ):
         yield _create_desk(pool, client, graph, settings)
 
@@ -335,7 +365,7 @@ async def open_connecting(settings: Settings) -> AsyncIterator[ConnectingDesk]:
     async with (
         create_pool(settings, 1) as pool,
         aioredis.Redis.from_url(settings.redis_url, protocol=2, socket_timeout=5) as client,
-        GraphClient(graph_settings(settings), steady) as graph,
+        open_graph(client, settings) as graph,
     ):
         desk = _create_desk(pool, client, graph, settings)
         caller = Caller(settings.app_id, settings.graph_version, settings.app_secrets[0])
@@ -417,7 +447,7 @@ async def open_trace(settings: Settings) -> AsyncIterator[TraceDesk]:
         aioredis.Redis.from_url(settings.redis_url, protocol=2, socket_timeout=5) as client,
         AsyncExitStack() as opened,
     ):
-        graph = GraphClient(graph_settings(settings), steady) if settings.app_secrets else None
+        graph = open_graph(client, settings) if settings.app_secrets else None
 
         async def find(leadgen_id: str, since_ms: int, told: Callable[[int, int], None]) -> Standing:
             return await search(client, leadgen_id, since_ms=since_ms, told=told)
@@ -452,6 +482,22 @@ def reconcile_settings(settings: Settings) -> ReconcileSettings:
     )
 
 
+@asynccontextmanager
+async def open_scraper(settings: Settings) -> AsyncIterator[Scraper]:
+    """Whoever asks Redis and Postgres for the exporter; neither has to answer yet."""
+    async with (
+        aioredis.Redis.from_url(
+            settings.redis_url, protocol=2, socket_timeout=5, socket_connect_timeout=2
+        ) as client,
+        AsyncExitStack() as opened,
+    ):
+        pool = create_pool(settings, 1)
+        await pool.open(wait=False)
+        opened.push_async_callback(pool.close)
+        rows, ledger = MetricStore(pool), create_ledger(client, settings)
+        yield Scraper(Neighbours(lambda: read_redis(client), lambda: rows.facts(now()), ledger))
+
+
 class Runtime:
     """One process' loop and neighbours. `run` is called from the process' other threads."""
 
@@ -479,6 +525,8 @@ class Runtime:
         """Close the neighbours and end the loop."""
         for running in self._besides.values():
             running.cancel()
+        self._loop.call_soon_threadsafe(self._adding.cancel)
+        self.run(self.add_totals())
         self.run(self._neighbours.aclose())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(CLOSE_SECONDS)
@@ -496,7 +544,13 @@ class Runtime:
             settings.redis_url, protocol=2, socket_timeout=10, socket_connect_timeout=3, socket_keepalive=True
         )
         self._neighbours.push_async_callback(client.aclose)
-        graph = await self._neighbours.enter_async_context(GraphClient(graph_settings(settings), steady))
+        consumer = consumer_name(socket.gethostname(), os.getpid())
+        self._meter = Meter()
+        self._totals = Totals(client, self._meter, consumer)
+        self._adding = asyncio.create_task(self._keep_adding())
+        graph = await self._neighbours.enter_async_context(
+            GraphClient(graph_settings(settings), steady, self._meter)
+        )
         tokens = create_tokens(pool, settings)
         self._ledger = create_ledger(client, settings)
         self._budget_store = BudgetStore(pool)
@@ -522,9 +576,10 @@ class Runtime:
         )
         self._stream = LeadStream(
             client,
-            consumer_name(socket.gethostname(), os.getpid()),
+            consumer,
             claim_after=settings.claim_after,
             on_progress=self._family.note_progress,
+            on_claimed=lambda entries: self._meter.count(RECOVERED, by=entries),
         )
         self._forgetter = Forgetter(ErasureStore(pool), ErasedList(client), now)
         self._checker = create_checker(graph, budget, pool, tokens, settings, self._ring_healed)
@@ -539,6 +594,15 @@ class Runtime:
             policy=_policy(settings),
             clock=now,
         )
+
+    async def _keep_adding(self) -> None:
+        while True:
+            await asyncio.sleep(TOTALS_EVERY_SECONDS)
+            await add_quietly(self._totals)
+
+    async def add_totals(self) -> None:
+        """Add what this process has counted to the totals of all, as far as that is quick."""
+        await add_quietly(self._totals)
 
     async def drain(self) -> tuple[Counter[str], bool]:
         """Work on the stream until it stays empty or the time is up; and whether references are left."""
@@ -577,7 +641,11 @@ class Runtime:
             stop=self._family.is_stopping,
             alive=lambda: self._stream.progress(BACKFILL_QUEUE),
         )
-        return await run.run()
+        try:
+            with self._meter.following(SLICES, run.counts):
+                return await run.run()
+        finally:
+            await add_quietly(self._totals)
 
     async def reconcile(self) -> dict[str, int]:
         """Begin the comparisons of forms that are due, those first of which a webhook came without its ids."""
@@ -642,7 +710,10 @@ class Runtime:
     async def _told(self, what: str, work: Callable[[Callable[[], bool]], Awaitable[dict[str, int]]]) -> None:
         ends_at = time.monotonic() + self._settings.drain_seconds
         try:
-            counts = await work(lambda: self._family.is_stopping() or time.monotonic() > ends_at)
+            try:
+                counts = await work(lambda: self._family.is_stopping() or time.monotonic() > ends_at)
+            finally:
+                await add_quietly(self._totals)
         except ExceptionGroup as group:
             # A fault of ours shows by its type only: its text may quote an answer.
             for error in group.exceptions:
@@ -677,8 +748,13 @@ class Runtime:
             ),
             clock=now,
             stop=self._family.is_stopping,
+            landed=lambda seconds: self._meter.observe(WEBHOOK_TO_ROW, seconds),
         )
-        return await run.run()
+        try:
+            with self._meter.following(REFERENCES, run.counts, lane.value):
+                return await run.run()
+        finally:
+            await add_quietly(self._totals)
 
 
 def _policy(settings: Settings) -> RetryPolicy:

@@ -78,6 +78,7 @@ class Settings:
     export_cookie: str = field(repr=False)
     export_token: str = field(repr=False)
     receiver_port: int
+    metrics_port: int
     log_style: Literal["console", "json"]
     log_level: str
 
@@ -179,6 +180,9 @@ def _read(env: Env) -> Settings:
         export_cookie=text("EXPORT_COOKIE", ""),
         export_token=text("EXPORT_TOKEN", ""),
         receiver_port=count("RECEIVER_PORT", 8_000),
+        metrics_port=env.int(
+            "METRICS_PORT", 9_464, validate=validate.Range(min=0, max=65_535, error="must be 0 to 65535")
+        ),
         log_style=_style(text("LOG_STYLE", "console", validate.OneOf(["console", "json"]))),
         log_level=text("LOG_LEVEL", "info", validate.OneOf(["debug", "info", "warning", "error"])),
     )

@@ -58,10 +58,10 @@ def build_stack(
         keys_file = _keep_key(data_dir)
         env["TOKEN_KEYS_FILE"] = str(keys_file)
     port = env.get("RECEIVER_PORT", settings.receiver_port)
+    metrics_port = int(env.get("METRICS_PORT") or settings.metrics_port)
     base = f"http://127.0.0.1:{port}"
-    return Stack(
-        (*servers, *_ours(env, f"{base}/healthz")), database_url, redis_url, f"{base}/webhook", keys_file
-    )
+    ours = (*_ours(env, f"{base}/healthz"), *_exporter(env, metrics_port))
+    return Stack((*servers, *ours), database_url, redis_url, f"{base}/webhook", keys_file)
 
 
 def remember(stack: Stack, data_dir: Path) -> None:
@@ -133,3 +133,9 @@ def _ours(env: Mapping[str, str], healthz: str) -> tuple[ProcessSpec, ...]:
             is_ready=lambda: answers(healthz),
         ),
     )
+
+
+def _exporter(env: Mapping[str, str], port: int) -> tuple[ProcessSpec, ...]:
+    """The exporter, which is ready at once: nobody waits for it. Port 0: none."""
+    words = command("metrics", "--port", str(port))
+    return (ProcessSpec("metrics", words, env=env, order=BEAT, stop_seconds=5),) if port else ()

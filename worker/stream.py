@@ -89,10 +89,12 @@ class LeadStream:
         claim_after: float,
         reserve_for: float = 60.0,
         on_progress: Callable[[], None] = lambda: None,
+        on_claimed: Callable[[int], None] = lambda entries: None,
     ) -> None:
         self._client = client
         self._consumer = consumer
         self._on_progress = on_progress
+        self._on_claimed = on_claimed
         self._claim_after_ms = int(claim_after * 1000)
         self._reserve_ms = int(reserve_for * 1000)
         self._reserved: set[str] = set()
@@ -130,6 +132,7 @@ class LeadStream:
             await self._end_reservations(fields for _, fields in entries)
         if entries:
             log.info("entries_claimed", entries=len(entries))
+            self._on_claimed(len(entries))
         return await self._in_flight(entries, crashes)
 
     async def _end_reservations(self, claimed: Iterable[dict[bytes, bytes]]) -> None:

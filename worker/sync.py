@@ -74,8 +74,11 @@ class Run:
         limits: Limits,
         clock: Callable[[], datetime],
         stop: Callable[[], bool],
+        landed: Callable[[float], None] = lambda seconds: None,
     ) -> None:
+        """`landed` is told, of each announced lead, the seconds from its webhook to the commit of its row."""
         self._source = source
+        self._landed = landed
         self._reader = reader
         self._store = store
         self._lane = lane
@@ -403,11 +406,14 @@ class Run:
         return kept, +spared
 
     def _count(self, settled: Sequence[tuple[InFlight, Outcome]]) -> None:
+        now = self._clock()
         for reference, outcome in settled:
             if reference.in_part and not isinstance(outcome, Stored):
                 self.counts["left_in_part"] += 1
                 continue
             self.counts[_COUNT_AS[type(outcome)]] += 1
+            if isinstance(outcome, Stored) and reference.received_at is not None and not reference.in_part:
+                self._landed((now - reference.received_at).total_seconds())
             if isinstance(outcome, DeadLetter):
                 log.warning(
                     "lead_dead",

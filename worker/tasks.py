@@ -14,7 +14,7 @@ from typing import Any, Final
 import redis
 import structlog
 from celery import Celery
-from celery.signals import worker_ready, worker_shutting_down
+from celery.signals import worker_process_shutdown, worker_ready, worker_shutting_down
 from kombu.exceptions import OperationalError
 
 from worker.app import create_app, send
@@ -68,6 +68,7 @@ class Tasks:
         self._app.task(name=CHECK_TASK)(self._guarded(self._check_pages))
         worker_ready.connect(self._on_ready, weak=False)
         worker_shutting_down.connect(self._on_shutdown, weak=False)
+        worker_process_shutdown.connect(self._on_child_end, weak=False)
 
     def _guarded(self, work: Callable[[], None]) -> Callable[[], None]:
         def task() -> None:
@@ -180,6 +181,11 @@ class Tasks:
         timer = threading.Timer(SHUTDOWN_SECONDS, _end_now)
         timer.daemon = True
         timer.start()
+
+    def _on_child_end(self, **_: Any) -> None:
+        """A child ends in order: what it counted beside its runs is added too."""
+        if self._runtime is not None and self._runtime.pid == os.getpid():
+            self._runtime.run(self._runtime.add_totals())
 
 
 def ring_now(settings: Settings, *bells: Bell) -> None:

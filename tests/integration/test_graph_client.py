@@ -21,6 +21,7 @@ from worker.budget.policy import Grant
 from worker.errors import GrantLapsed, GraphUnavailable, LeadSyncError, Throttled, TokenRefused
 from worker.graph.client import GraphClient, GraphSettings
 from worker.graph.wire import FULL_FIELDS, appsecret_proof
+from worker.metrics import Meter
 
 TOKEN = "EAABhunter2token"
 APP_SECRET = "hunter2appsecret"
@@ -104,6 +105,14 @@ class World:
     server: Answers
     clock: Clock
     url: str
+    meter: Meter
+
+    def counted(self) -> dict[str, int]:
+        """The calls since the last look, by kind and result; and how many requests were timed."""
+        growth = self.meter.take()
+        calls = {f[len("graph_calls ") :]: n for f, n in growth.items() if f.startswith("graph_calls ")}
+        timed = [n for f, n in growth.items() if f.startswith("graph_request") and not f.endswith(" sum")]
+        return calls | {"requests": sum(timed)}
 
     async def list_leads(self, grant: Grant = LONG, after: str | None = None) -> Any:
         return await self.client.list_leads(
@@ -136,13 +145,13 @@ def answer(body: Any, status: int = 200, *headers: str) -> bytes:
 
 @asynccontextmanager
 async def a_world(*, host: str = "127.0.0.1", **changed: Any) -> AsyncIterator[World]:
-    answers, clock = Answers(), Clock()
+    answers, clock, meter = Answers(), Clock(), Meter()
     server = await asyncio.start_server(answers.serve, "127.0.0.1", 0)
     url = f"http://{host}:{server.sockets[0].getsockname()[1]}"
     settings = GraphSettings(url, "v26.0", APP_SECRET, **{"timeout_seconds": WAIT, **changed})
     try:
-        async with GraphClient(settings, clock) as client:
-            yield World(client, answers, clock, url)
+        async with GraphClient(settings, clock, meter) as client:
+            yield World(client, answers, clock, url, meter)
         await answers.all_closed()
     finally:
         server.close()
@@ -411,3 +420,56 @@ def test_another_version_than_was_asked_for_is_told_once(capsys: pytest.CaptureF
 
     on_world(scenario)
     assert capsys.readouterr().out.count("graph_version_differs") == 1
+
+
+def test_each_call_is_counted_by_what_it_met() -> None:
+    """An answer, an error, each item of a batch, a batch that failed as a whole, and no answer; a request each."""
+    error = {"error": {"message": "x", "code": 190}}
+
+    async def scenario(world: World) -> None:
+        says = world.server.says
+        says += [answer({"data": []}), answer(error, 400)]
+        await world.list_leads()
+        with pytest.raises(TokenRefused):
+            await world.read_leads("1")
+        assert world.counted() == {"leads ok": 1, "lead token_refused": 1, "requests": 2}
+        good = {"code": 200, "headers": [], "body": json.dumps(graph_lead("1"))}
+        bad = {"code": 400, "headers": [], "body": json.dumps({"error": {"code": 100, "error_subcode": 33}})}
+        says += [answer([good, bad, None]), answer(error, 400)]
+        await world.read_leads("1", "2", "3")
+        with pytest.raises(TokenRefused):
+            await world.read_leads("1", "2", "3")
+        assert world.counted() == {
+            "lead ok": 1, "lead not_visible": 1, "lead graph_unavailable": 1, "batch token_refused": 1,
+            "requests": 2,
+        }  # fmt: skip
+
+    on_world(scenario)
+
+
+def test_a_call_that_was_not_sent_is_not_counted() -> None:
+    """A grant that ran out before the call costs nothing and counts nothing."""
+
+    async def scenario(world: World) -> None:
+        await world.warm()
+        world.counted()
+        world.clock.now = 1_000_000.0
+        with pytest.raises(GrantLapsed):
+            await world.list_leads(Grant(1, 10.0))
+        assert world.counted() == {"requests": 0}
+
+    on_world(scenario)
+
+
+def test_a_call_that_nobody_waits_for_counts_as_given_up() -> None:
+    """It was sent, so Meta counts it."""
+
+    async def scenario(world: World) -> None:
+        world.server.says.append(b"")
+        asking = asyncio.create_task(world.list_leads())
+        await world.server.until(lambda: len(world.server.requests) == 1)
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+        assert world.counted() == {"leads given_up": 1, "requests": 1}
+
+    on_world(scenario)

@@ -66,7 +66,7 @@ def test_commands_without_a_database_say_what_to_set(folder: Path) -> None:
 
 def test_up_serves_the_webhook_and_ends_on_one_interrupt(folder: Path, free_port: int) -> None:
     """`leadsync up` with a .env answers Meta's handshake, other commands find its servers, Ctrl-C ends all in time."""
-    settings = {**SECRETS, "RECEIVER_PORT": str(free_port)}
+    settings = {**SECRETS, "RECEIVER_PORT": str(free_port), "METRICS_PORT": "0"}
     (folder / ".env").write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
     env = {name: value for name, value in os.environ.items() if name not in settings}
     up = subprocess.Popen(

@@ -25,9 +25,20 @@ from worker.inbox import LIVE_QUEUE, QUEUES
 from worker.tasks import SHUTDOWN_SECONDS
 
 ROOT = Path(__file__).parents[2]
-OURS = ("migrate", "receiver", "worker-live", "worker-backfill", "worker-upkeep", "beat", "sandbox")
+OURS = (
+    "migrate",
+    "receiver",
+    "worker-live",
+    "worker-backfill",
+    "worker-upkeep",
+    "beat",
+    "metrics",
+    "sandbox",
+)
 SERVERS = ("redis", "postgres")
-EVERY = (*SERVERS, *OURS)
+WATCHERS = ("prometheus", "grafana")
+WATCHED_PORTS = {"metrics": 9464, "prometheus": 9090, "grafana": 3000}
+EVERY = (*SERVERS, *OURS, *WATCHERS)
 WORKERS = ("worker-live", "worker-backfill", "worker-upkeep")
 
 VARIABLE = re.compile(r"\$\$|\$\{(?P<name>[A-Z_]+)(?:(?P<how>:-|:\?)(?P<rest>[^}]*))?\}")
@@ -129,7 +140,14 @@ def test_the_sandbox_accepts_its_settings() -> None:
 def test_workers_get_every_setting_that_they_read(name: str) -> None:
     """A setting in .env that worker/settings.py reads reaches the workers, and they get no other."""
     # Not theirs: the port that `up` looks at, and what the commands `export-csv` and `connect` read.
-    others = {"RECEIVER_PORT", "EXPORT_URL", "EXPORT_COOKIE", "EXPORT_TOKEN", "META_USER_TOKEN"}
+    others = {
+        "RECEIVER_PORT",
+        "METRICS_PORT",
+        "EXPORT_URL",
+        "EXPORT_COOKIE",
+        "EXPORT_TOKEN",
+        "META_USER_TOKEN",
+    }
     assert set(variables(name)) == settings_of("worker") - others
 
 
@@ -138,7 +156,7 @@ def test_the_receiver_gets_every_setting_that_it_reads_and_nothing_of_postgres()
     assert set(variables("receiver")) == settings_of("receiver")
 
 
-@pytest.mark.parametrize("name", ["beat", "migrate"])
+@pytest.mark.parametrize("name", ["beat", "metrics", "migrate"])
 def test_the_small_services_get_settings_that_exist_and_no_token(name: str) -> None:
     """The schedule and the migration are told what they need and no secret of Meta's."""
     assert set(variables(name)) <= settings_of("worker") - {"META_APP_SECRET", "PAGE_TOKENS"}
@@ -167,7 +185,7 @@ def test_addresses_between_services_agree() -> None:
     for url in re.findall(r"\b(?:http|redis|postgresql)://[^\s\"'/]+", text):
         parts = urlsplit(url)
         assert parts.hostname in ports
-        assert parts.port in (ports[parts.hostname], 8000, 9900), url
+        assert parts.port in (ports[parts.hostname], 8000, 9900, *WATCHED_PORTS.values()), url
     for name, port in (("receiver", 8000), ("sandbox", 9900)):
         assert f"127.0.0.1:{port}/" in service(name)["healthcheck"]["test"][-1]
 
@@ -180,10 +198,47 @@ def test_health_checks_ask_for_paths_that_are_served() -> None:
     assert "/sandbox/health" in service("sandbox")["healthcheck"]["test"][-1]
 
 
-def test_only_the_receiver_is_published_and_only_on_loopback_unless_told() -> None:
-    """No port but the receiver's leaves the stack, and that one listens on this machine alone by default."""
-    assert [name for name in EVERY if "ports" in service(name)] == ["receiver"]
+def test_what_is_published_is_on_loopback_unless_told() -> None:
+    """The receiver listens on this machine alone by default, and who watches never elsewhere."""
+    assert {name for name in EVERY if "ports" in service(name)} == {"receiver", *WATCHED_PORTS}
     assert service("receiver")["ports"] == ["127.0.0.1:8000:8000"]
+    for name, port in WATCHED_PORTS.items():
+        assert service(name)["ports"] == [f"127.0.0.1:{port}:{port}"]
+
+
+def test_who_watches_is_not_on_the_network_of_the_data() -> None:
+    """Prometheus and Grafana reach the exporter and nothing else of the stack."""
+    assert service("prometheus")["networks"] == service("grafana")["networks"] == ["observe"]
+    assert service("metrics")["networks"] == ["data", "observe"]
+
+
+def test_prometheus_and_grafana_find_what_they_watch() -> None:
+    """Targets, rules, data source and dashboards name services, ports and files that exist."""
+    scrape = yaml.safe_load(text_of("deploy/prometheus/prometheus.yml"))
+    (target,) = scrape["scrape_configs"][0]["static_configs"][0]["targets"]
+    assert target == f"metrics:{service('metrics')['command'][-1]}"
+    assert (ROOT / "deploy/prometheus" / scrape["rule_files"][0]).exists()
+    grafana = ROOT / "deploy/grafana"
+    sources = yaml.safe_load((grafana / "provisioning/datasources/prometheus.yml").read_text())
+    assert sources["datasources"][0]["url"] == "http://prometheus:9090"
+    provider = yaml.safe_load((grafana / "provisioning/dashboards/leadsync.yml").read_text())["providers"][0]
+    mounted = {
+        inside: ROOT / outside
+        for name in WATCHERS
+        for outside, inside in (each.split(":")[:2] for each in service(name)["volumes"] if each[0] == ".")
+    }
+    assert all(path.is_dir() for path in mounted.values())
+    home = variables("grafana")["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
+    assert home.startswith(provider["options"]["path"])
+    assert (mounted[provider["options"]["path"]] / Path(home).name).exists()
+
+
+def test_nobody_logs_in_to_grafana() -> None:
+    """There is no account and no password of ours; whoever is on this machine may look."""
+    told = variables("grafana")
+    assert told["GF_AUTH_ANONYMOUS_ORG_ROLE"] == "Viewer"
+    assert told["GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION"] == told["GF_AUTH_DISABLE_LOGIN_FORM"] == "true"
+    assert told["GF_AUTH_BASIC_ENABLED"] == "false"
 
 
 def test_the_data_services_have_no_way_out() -> None:
@@ -280,8 +335,8 @@ def test_the_image_is_built_once_and_looked_for_nowhere_else() -> None:
 def test_foreign_images_are_variables_with_a_version() -> None:
     """Each base image can be replaced, and names a version by default."""
     text = text_of("docker-compose.yml") + text_of("Dockerfile")
-    for name in ("PYTHON_IMAGE", "REDIS_IMAGE", "POSTGRES_IMAGE"):
-        assert re.search(rf"{name}(:-|=)[a-z]+:\d[\w.-]*", text), name
+    for name in ("PYTHON_IMAGE", "REDIS_IMAGE", "POSTGRES_IMAGE", "PROMETHEUS_IMAGE", "GRAFANA_IMAGE"):
+        assert re.search(rf"{name}(:-|=)[a-z/]+:v?\d[\w.-]*", text), name
     assert f"${{PYTHON_IMAGE:-{values_of('ARG')[0].split('=')[1]}}}" in text
 
 
@@ -327,4 +382,7 @@ def test_the_demo_is_a_project_of_its_own() -> None:
     assert f"127.0.0.1:{demo()['RECEIVER_PORT']}:8000" not in service("receiver")["ports"]
     assert demo()["COMPOSE_PROFILES"] == "demo"
     assert service("sandbox")["profiles"] == ["demo"]
-    assert [name for name in EVERY if "profiles" in service(name)] == ["sandbox"]
+    assert {name for name in EVERY if "profiles" in service(name)} == {"sandbox", *WATCHERS}
+    assert all(service(name)["profiles"] == ["observe"] for name in WATCHERS)
+    published = {name: demo()[f"{name.upper()}_PORT"] for name in WATCHED_PORTS}
+    assert not {str(port) for port in WATCHED_PORTS.values()} & set(published.values())

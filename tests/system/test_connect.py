@@ -94,6 +94,7 @@ def user() -> Iterator[User]:
             "GRAPH_URL": sandbox_url,
             "RECEIVER_PORT": str(receiver_port),
             "HEALTH_RESUBSCRIBE": "false",  # else the check of health may be the one that mends
+            "METRICS_PORT": "0",
         }
         (folder / ".env").write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
         env = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}

@@ -196,6 +196,7 @@ def whole(
             "GRAPH_URL": sandbox_url,
             "PAGE_TOKENS_FILE": str(tokens_file),
             "RECEIVER_PORT": str(receiver_port),
+            "METRICS_PORT": "0",
             # Nothing is read by itself that a test did not ask for.
             "BACKFILL_NEW_FORMS": "false",
             "RECONCILE_EVERY_SECONDS": "86400",

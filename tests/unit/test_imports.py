@@ -62,6 +62,19 @@ LAYERS: dict[str, set[str]] = {
     "worker.logs": set(),
     "worker.json_text": set(),
     "worker.sealing": {"worker.errors"},
+    "worker.metrics": set(),
+    "worker.graph.counting": PURE | {"worker.graph.wire", "worker.metrics"},
+    "worker.totals": {"worker.errors", "worker.metrics"},
+    "worker.redis_facts": {"worker.errors", "worker.inbox", "worker.totals"},
+    "worker.exposition": {
+        "worker.budget.ledger",
+        "worker.budget.policy",
+        "worker.health",
+        "worker.inbox",
+        "worker.metrics",
+        "worker.redis_facts",
+        "worker.store.metrics",
+    },
     "worker.tokens": {"worker.errors", "worker.sealing"},
     "worker.settings": {"worker.errors", "worker.sealing"},
     "worker.key_file": {"worker.errors", "worker.sealing"},
@@ -125,7 +138,7 @@ LAYERS: dict[str, set[str]] = {
     "worker.disconnecting": CONNECTING | {"worker.health"},
     # Each neighbour is known by its own folder.
     # A request is sent under a grant, and Meta's word on usage goes into the budget: each as a value.
-    "worker.graph": PURE | {"worker.graph", "worker.budget.policy"},
+    "worker.graph": PURE | {"worker.graph", "worker.metrics", "worker.budget.policy"},
     "worker.budget": PURE | {"worker.budget", "worker.graph.usage"},
     "worker.store": PURE
     | {"worker.store", "worker.budget.policy", "worker.plans", "worker.form", "worker.questions"}
@@ -163,6 +176,8 @@ DOORS: dict[str, set[str]] = {
         "worker.watchdog",
         "worker.erased",
         "worker.runtime",  # makes the process' one client
+        "worker.totals",
+        "worker.redis_facts",
         # Each asks Redis one small thing of its own, outside the loop, and tells its absence from a mistake of ours.
         "worker.schedule",
         "worker.tasks",
@@ -171,6 +186,7 @@ DOORS: dict[str, set[str]] = {
     "psycopg_pool": {"worker.store", "worker.runtime"},  # which makes the process' one pool
     "alembic": {"worker.store"},
     "sqlalchemy": {"worker.store"},
+    "prometheus_client": {"worker.exposition", "worker.scraping", "worker.exporter"},
     "cryptography": {"worker.sealing"},
     "orjson": {"worker.json_text"},
     "environs": {"worker.settings", "receiver.settings", "sandbox.settings"},

@@ -172,16 +172,51 @@ class Ledger:
         if calls is None or told is None:
             return None
         now = seconds * 1000 if self.clock_ms is None else self.clock_ms
-        bucket, held = _ms(self._window.bucket), self._phase(page_id) + _ms(self._window.hold)
+        return Account(Limit(int(calls), int(told), ""), *self._sums(page_id, entries, now))
+
+    def _sums(self, page_id: str, entries: Sequence[bytes], now: int) -> tuple[dict[str, int], int]:
+        """Calls of the buckets that are still in the window, by lane, and those saved."""
         sums = dict.fromkeys((*(lane.value for lane in _LANES), "saved", "refused"), 0)
         for entry in entries:
-            number, *counts = map(int, entry.split())
-            if (number + 1) * bucket + held > now:
-                for name, count in zip(sums, counts, strict=True):
+            if self._counts(page_id, entry, now):
+                for name, count in zip(sums, map(int, entry.split()[1:]), strict=True):
                     sums[name] += count
         saved = sums.pop("saved")
         del sums["refused"]
-        return Account(Limit(int(calls), int(told), ""), sums, saved)
+        return sums, saved
+
+    async def accounts(self, page_ids: Sequence[str]) -> dict[str, Account]:
+        """What the ledger has of these Pages, those that it knows; in two round trips at most."""
+        sums = (*(lane.value for lane in _LANES), "saved")
+        async with self._redis(), self._client.pipeline(transaction=False) as pipe:
+            for page_id in page_ids:
+                pipe.hmget(PAGE_PREFIX + page_id, "limit", "told", *sums)
+                pipe.lindex(CALLS_PREFIX + page_id, 0)
+            pipe.time()
+            *answers, (seconds, _) = await pipe.execute()
+        now = seconds * 1000 if self.clock_ms is None else self.clock_ms
+        known: dict[str, Account] = {}
+        stale: list[str] = []
+        for page_id, values, oldest in zip(page_ids, answers[::2], answers[1::2], strict=True):
+            if values[0] is None or values[1] is None:
+                continue
+            if oldest is not None and not self._counts(page_id, oldest, now):
+                stale.append(page_id)  # the sums are those of its last request; buckets have left since
+            limit, told, *counts = (int(value or 0) for value in values)
+            spent = dict(zip(sums, counts, strict=True))
+            saved = spent.pop("saved")
+            known[page_id] = Account(Limit(limit, told, ""), spent, saved)
+        async with self._redis(), self._client.pipeline(transaction=False) as pipe:
+            for page_id in stale:
+                pipe.lrange(CALLS_PREFIX + page_id, 0, -1)
+            for page_id, entries in zip(stale, await pipe.execute(), strict=True):
+                known[page_id] = Account(known[page_id].limit, *self._sums(page_id, entries, now))
+        return known
+
+    def _counts(self, page_id: str, entry: bytes, now: int) -> bool:
+        """Whether a bucket's calls are still in the window."""
+        bucket, held = _ms(self._window.bucket), self._phase(page_id) + _ms(self._window.hold)
+        return (int(entry.split(b" ", 1)[0]) + 1) * bucket + held > now
 
     async def scopes(self, names: Sequence[str] | None = None) -> tuple[ScopeState, ...]:
         """What is known of these scopes, by default of all."""

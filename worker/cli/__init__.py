@@ -16,6 +16,7 @@ from worker.cli.export import export
 from worker.cli.files import export_csv, import_
 from worker.cli.forget import forget
 from worker.cli.keys import keys
+from worker.cli.metrics import metrics
 from worker.cli.pages import pages
 from worker.cli.retention import retention
 from worker.cli.running import demo, health, migrate, sandbox, schedule, status, up, worker
@@ -57,5 +58,6 @@ for _command in (
     retention,
     trace,
     test_lead,
+    metrics,
 ):
     main.add_command(_command)

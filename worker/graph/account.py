@@ -87,14 +87,20 @@ class Caller:
         *,
         query: Sequence[tuple[str, str]] = (),
         form: Sequence[tuple[str, str]] = (),
+        kind: str,
+        items: int = 0,
     ) -> GraphRequest:
         """A request under `token`, with its proof."""
         proof = ("appsecret_proof", appsecret_proof(self.app_secret, token))
         if method == "POST":
             return GraphRequest(
-                method, f"/{self.version}/{path}", form=(("access_token", token), proof, *form)
+                method,
+                f"/{self.version}/{path}",
+                form=(("access_token", token), proof, *form),
+                kind=kind,
+                items=items,
             )
-        return GraphRequest(method, f"/{self.version}/{path}", query=(*query, proof), token=token)
+        return GraphRequest(method, f"/{self.version}/{path}", query=(*query, proof), token=token, kind=kind)
 
 
 def exchange_request(caller: Caller, token: str) -> GraphRequest:
@@ -111,6 +117,7 @@ def exchange_request(caller: Caller, token: str) -> GraphRequest:
             ("client_secret", caller.app_secret),
             ("fb_exchange_token", token),
         ),
+        kind="oauth",
     )
 
 
@@ -131,8 +138,9 @@ def debug_request(caller: Caller, tokens: Sequence[str]) -> GraphRequest:
         for token in tokens
     ]
     return caller.request(
-        "POST", "", caller.app_token, form=(("batch", json.dumps(items, separators=(",", ":"))),)
-    )
+        "POST", "", caller.app_token, form=(("batch", json.dumps(items, separators=(",", ":"))),),
+        kind="debug_token", items=len(items),
+    )  # fmt: skip
 
 
 def read_debug(answer: GraphAnswer, tokens: int, now: datetime) -> "tuple[TokenFacts | LeadSyncError, ...]":
@@ -150,7 +158,7 @@ def accounts_request(caller: Caller, token: str, *, after: str | None) -> GraphR
         ("limit", str(ACCOUNTS_LIMIT)),
         *((("after", after),) if after else ()),
     )
-    return caller.request("GET", "me/accounts", token, query=query)
+    return caller.request("GET", "me/accounts", token, query=query, kind="accounts")
 
 
 def read_account(entry: object) -> PageAccount | None:
@@ -170,23 +178,23 @@ def read_account(entry: object) -> PageAccount | None:
 
 def page_request(caller: Caller, page_id: str, fields: Sequence[str], token: str) -> GraphRequest:
     """A Page's own fields; its `access_token` too, where `token` is its owner's."""
-    return caller.request("GET", page_id, token, query=(("fields", ",".join(fields)),))
+    return caller.request("GET", page_id, token, query=(("fields", ",".join(fields)),), kind="page")
 
 
 def subscribed_apps_request(caller: Caller, page_id: str, token: str) -> GraphRequest:
     """Which apps are installed on a Page."""
-    return caller.request("GET", f"{page_id}/subscribed_apps", token)
+    return caller.request("GET", f"{page_id}/subscribed_apps", token, kind="subscribed_apps")
 
 
 def subscribe_request(caller: Caller, page_id: str, fields: Sequence[str], token: str) -> GraphRequest:
     """Install the app on a Page; `fields` take the place of those that were there."""
     form = (("subscribed_fields", ",".join(fields)),)
-    return caller.request("POST", f"{page_id}/subscribed_apps", token, form=form)
+    return caller.request("POST", f"{page_id}/subscribed_apps", token, form=form, kind="subscribed_apps")
 
 
 def unsubscribe_request(caller: Caller, page_id: str, token: str) -> GraphRequest:
     """Take the app off a Page."""
-    return caller.request("DELETE", f"{page_id}/subscribed_apps", token)
+    return caller.request("DELETE", f"{page_id}/subscribed_apps", token, kind="subscribed_apps")
 
 
 def read_subscribed(answer: GraphAnswer, app_id: str, now: datetime) -> tuple[str, ...] | None:
@@ -200,7 +208,7 @@ def read_subscribed(answer: GraphAnswer, app_id: str, now: datetime) -> tuple[st
 
 def subscriptions_request(caller: Caller) -> GraphRequest:
     """The app's webhooks."""
-    return caller.request("GET", f"{caller.app_id}/subscriptions", caller.app_token)
+    return caller.request("GET", f"{caller.app_id}/subscriptions", caller.app_token, kind="subscriptions")
 
 
 def set_webhook_request(
@@ -214,7 +222,9 @@ def set_webhook_request(
         ("verify_token", verify_token),
         ("include_values", "true"),
     )
-    return caller.request("POST", f"{caller.app_id}/subscriptions", caller.app_token, form=form)
+    return caller.request(
+        "POST", f"{caller.app_id}/subscriptions", caller.app_token, form=form, kind="subscriptions"
+    )
 
 
 def read_subscriptions(answer: GraphAnswer, now: datetime) -> tuple[AppSubscription, ...]:
@@ -238,12 +248,14 @@ def _field_names(fields: object) -> tuple[str, ...]:
 
 def test_leads_request(caller: Caller, form_id: str, token: str) -> GraphRequest:
     """The form's test lead, if there is one. https://developers.facebook.com/docs/marketing-api/guides/lead-ads/testing-troubleshooting"""
-    return caller.request("GET", f"{form_id}/test_leads", token, query=(("fields", "id,created_time"),))
+    return caller.request(
+        "GET", f"{form_id}/test_leads", token, query=(("fields", "id,created_time"),), kind="test_leads"
+    )
 
 
 def make_test_lead_request(caller: Caller, form_id: str, token: str) -> GraphRequest:
     """Make the form's test lead, with Meta's own dummy answers."""
-    return caller.request("POST", f"{form_id}/test_leads", token)
+    return caller.request("POST", f"{form_id}/test_leads", token, kind="test_leads")
 
 
 SECOND_TEST_LEAD: Final = 1892058
@@ -272,7 +284,7 @@ class SecondTestLead(RequestRefused):
 
 def delete_lead_request(caller: Caller, leadgen_id: str, token: str) -> GraphRequest:
     """Take a test lead away."""
-    return caller.request("DELETE", leadgen_id, token)
+    return caller.request("DELETE", leadgen_id, token, kind="lead")
 
 
 def read_ids(answer: GraphAnswer, now: datetime) -> tuple[str, ...]:

@@ -6,7 +6,8 @@ neither URL nor token; a body is read up to its bound and no further; no byte of
 deadline, nor a second time under the same grant (aiohttp sends a GET again where a kept connection was dropped).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from time import monotonic
@@ -17,7 +18,8 @@ import aiohttp
 import structlog
 
 from worker.budget.policy import Grant
-from worker.errors import GrantLapsed, GraphUnavailable
+from worker.errors import GrantLapsed, GraphUnavailable, LeadSyncError
+from worker.graph.counting import Call, calls_of, each, failed, given_up
 from worker.graph.wire import (
     FORM_FIELDS,
     FormRead,
@@ -34,6 +36,7 @@ from worker.graph.wire import (
     read_form,
     read_result_page,
 )
+from worker.metrics import CALLS, OK, REQUEST_SECONDS, Meter
 
 log = structlog.get_logger("graph")
 
@@ -55,11 +58,20 @@ class GraphSettings:
 
 
 class GraphClient:
-    """Reads leads from Graph over one aiohttp session. Use as an async context manager, in one event loop."""
+    """Reads leads from Graph over one aiohttp session. Use as an async context manager, in one event loop.
 
-    def __init__(self, settings: GraphSettings, steady: Callable[[], float] = monotonic) -> None:
+    `meter` counts each call, by what it asked for and how it ended.
+    """
+
+    def __init__(
+        self,
+        settings: GraphSettings,
+        steady: Callable[[], float] = monotonic,
+        meter: Meter | None = None,
+    ) -> None:
         self._settings = settings
         self._steady = steady
+        self._meter = Meter() if meter is None else meter
         self._session: aiohttp.ClientSession | None = None
         self._told_version: str | None = None
 
@@ -89,7 +101,10 @@ class GraphClient:
             token=token,
             proof=self._proof(token),
         )
-        return read_answer(await self._send(request, grant), leadgen_ids, datetime.now(UTC))
+        with self._counted(request) as calls:
+            read = read_answer(await self._send(request, grant), leadgen_ids, datetime.now(UTC))
+            calls[:] = each(request.kind, read.leads)
+            return read
 
     async def list_leads(
         self, form_id: str, since: int, until: int, fields: Sequence[str], token: str, grant: Grant, *,
@@ -100,7 +115,8 @@ class GraphClient:
             form_id, since, until, fields, limit=limit, after=after, version=self._settings.version, token=token,
             proof=self._proof(token),
         )  # fmt: skip
-        return read_result_page(await self._send(request, grant), datetime.now(UTC))
+        with self._counted(request):
+            return read_result_page(await self._send(request, grant), datetime.now(UTC))
 
     async def list_forms(
         self, page_id: str, token: str, grant: Grant, *, limit: int, after: str | None,
@@ -111,7 +127,8 @@ class GraphClient:
             page_id, fields, limit=limit, after=after, version=self._settings.version, token=token,
             proof=self._proof(token),
         )  # fmt: skip
-        return read_result_page(await self._send(request, grant), datetime.now(UTC))
+        with self._counted(request):
+            return read_result_page(await self._send(request, grant), datetime.now(UTC))
 
     async def read_form(
         self, form_id: str, token: str, grant: Grant, *, fields: Sequence[str] = FORM_FIELDS
@@ -120,17 +137,41 @@ class GraphClient:
         request = form_request(
             form_id, fields, version=self._settings.version, token=token, proof=self._proof(token)
         )
-        return read_form(await self._send(request, grant), datetime.now(UTC))
+        with self._counted(request):
+            return read_form(await self._send(request, grant), datetime.now(UTC))
 
     async def ask(self, request: GraphRequest, grant: Grant) -> GraphAnswer:
         """Send a request that another file built and will read."""
-        return await self._send(request, grant)
+        with self._counted(request) as calls:
+            answer = await self._send(request, grant)
+            calls[:] = calls_of(request, answer, datetime.now(UTC))
+            return answer
+
+    @contextmanager
+    def _counted(self, request: GraphRequest) -> Iterator[list[Call]]:
+        """Count what is made in here: a call of the request's kind, or those that the list then holds."""
+        calls: list[Call] = [(request.kind, OK)]
+        try:
+            yield calls
+        except GrantLapsed:
+            calls.clear()  # nothing was sent
+            raise
+        except LeadSyncError as error:
+            calls[:] = [failed(request, error)]
+            raise
+        except BaseException:
+            calls[:] = [given_up(request)]
+            raise
+        finally:
+            for kind, result in calls:
+                self._meter.count(CALLS, kind, result)
 
     def _proof(self, token: str) -> str:
         return appsecret_proof(self._settings.app_secret, token)
 
     async def _send(self, request: GraphRequest, grant: Grant) -> GraphAnswer:
         assert self._session is not None, "the client is used before `async with`"
+        began_at, leave = monotonic(), _Leave(grant, self._steady)
         try:
             async with self._session.request(
                 request.method,
@@ -139,7 +180,7 @@ class GraphClient:
                 data=aiohttp.FormData(request.form) if request.form else None,
                 headers={"Authorization": f"Bearer {request.token}"} if request.token else None,
                 allow_redirects=False,
-                trace_request_ctx=_Leave(grant, self._steady),
+                trace_request_ctx=leave,
             ) as response:
                 body = await self._read_bounded(response)
                 headers = {name.lower(): value for name, value in response.headers.items()}
@@ -148,6 +189,9 @@ class GraphClient:
         except (aiohttp.ClientError, ValueError, OSError) as error:
             # The chained exception could print the request; its type says enough.
             raise GraphUnavailable(f"the call to Graph failed: {type(error).__name__}") from None
+        finally:
+            if leave.sent:
+                self._meter.observe(REQUEST_SECONDS, monotonic() - began_at, request.kind)
         self._watch_version(headers.get("facebook-api-version"))
         return GraphAnswer(response.status, headers, body)
 

@@ -51,13 +51,18 @@ BATCH_LIMIT: Final = 50
 
 @dataclass(frozen=True, slots=True)
 class GraphRequest:
-    """One HTTP request: `query` goes into the URL, `form` into the body; `token` into the Authorization header."""
+    """One HTTP request: `query` goes into the URL, `form` into the body; `token` into the Authorization header.
+
+    `kind` is what is asked for, a word of metrics.KINDS; a batch asks for it `items` times.
+    """
 
     method: str
     path: str
     query: tuple[tuple[str, str], ...] = ()
     form: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     token: str | None = field(default=None, repr=False)
+    kind: str = "other"
+    items: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +117,7 @@ def lead_request(
             path=f"/{version}/{leadgen_ids[0]}",
             query=(("fields", wanted), ("appsecret_proof", proof)),
             token=token,
+            kind="lead",
         )
     if not 1 < len(leadgen_ids) <= BATCH_LIMIT:
         raise ValueError(f"a batch reads 1 to {BATCH_LIMIT} leads, not {len(leadgen_ids)}")
@@ -125,6 +131,8 @@ def lead_request(
             ("include_headers", "true"),
             ("batch", json.dumps(items, separators=(",", ":"))),
         ),
+        kind="lead",
+        items=len(items),
     )
 
 
@@ -172,7 +180,7 @@ def leads_request(
         *((("after", after),) if after else ()),
         ("appsecret_proof", proof),
     )
-    return GraphRequest("GET", f"/{version}/{form_id}/leads", query, token=token)
+    return GraphRequest("GET", f"/{version}/{form_id}/leads", query, token=token, kind="leads")
 
 
 # https://developers.facebook.com/docs/graph-api/reference/page/leadgen_forms/
@@ -207,7 +215,7 @@ def forms_request(
         *((("after", after),) if after else ()),
         ("appsecret_proof", proof),
     )
-    return GraphRequest("GET", f"/{version}/{page_id}/leadgen_forms", query, token=token)
+    return GraphRequest("GET", f"/{version}/{page_id}/leadgen_forms", query, token=token, kind="forms")
 
 
 def form_request(
@@ -215,7 +223,7 @@ def form_request(
 ) -> GraphRequest:
     """One form by its id."""
     query = (("fields", ",".join(fields)), ("appsecret_proof", proof))
-    return GraphRequest("GET", f"/{version}/{form_id}", query, token=token)
+    return GraphRequest("GET", f"/{version}/{form_id}", query, token=token, kind="form")
 
 
 def read_form(answer: GraphAnswer, now: datetime) -> FormRead:
