@@ -164,14 +164,40 @@ class Ledger:
 
     async def account(self, page_id: str) -> Account | None:
         """What the ledger has of a Page, or None where it knows nothing."""
+        return (await self._accounts([page_id])).get(page_id)
+
+    async def tightest(self, page_ids: Sequence[str], most: int) -> dict[str, Account]:
+        """The accounts of the `most` of these Pages that have spent the largest part of their limit.
+
+        They are chosen by sums that still hold calls which have left since the Page last asked, so a Page that fell
+        silent can take the place of another; what is answered is exact.
+        """
         async with self._redis(), self._client.pipeline(transaction=False) as pipe:
-            pipe.hmget(PAGE_PREFIX + page_id, "limit", "told")
-            pipe.lrange(CALLS_PREFIX + page_id, 0, -1)
+            for page_id in page_ids:
+                pipe.hmget(PAGE_PREFIX + page_id, "limit", *(lane.value for lane in _LANES))
+            found = await pipe.execute()
+        parts = {
+            page_id: sum(int(calls or 0) for calls in spent) / max(1, int(limit))
+            for page_id, (limit, *spent) in zip(page_ids, found, strict=True)
+            if limit is not None
+        }
+        return await self._accounts(sorted(parts, key=lambda page_id: -parts[page_id])[:most])
+
+    async def _accounts(self, page_ids: Sequence[str]) -> dict[str, Account]:
+        async with self._redis(), self._client.pipeline(transaction=False) as pipe:
             pipe.time()
-            (calls, told), entries, (seconds, _) = await pipe.execute()
-        if calls is None or told is None:
-            return None
+            for page_id in page_ids:
+                pipe.hmget(PAGE_PREFIX + page_id, "limit", "told")
+                pipe.lrange(CALLS_PREFIX + page_id, 0, -1)
+            (seconds, _), *answers = await pipe.execute()
         now = seconds * 1000 if self.clock_ms is None else self.clock_ms
+        return {
+            page_id: self._account(page_id, int(calls), int(told), entries, now)
+            for page_id, (calls, told), entries in zip(page_ids, answers[::2], answers[1::2], strict=True)
+            if calls is not None and told is not None
+        }
+
+    def _account(self, page_id: str, calls: int, told: int, entries: Sequence[bytes], now: int) -> Account:
         bucket, held = _ms(self._window.bucket), self._phase(page_id) + _ms(self._window.hold)
         sums = dict.fromkeys((*(lane.value for lane in _LANES), "saved", "refused"), 0)
         for entry in entries:
@@ -181,7 +207,7 @@ class Ledger:
                     sums[name] += count
         saved = sums.pop("saved")
         del sums["refused"]
-        return Account(Limit(int(calls), int(told), ""), sums, saved)
+        return Account(Limit(calls, told, ""), sums, saved)
 
     async def scopes(self, names: Sequence[str] | None = None) -> tuple[ScopeState, ...]:
         """What is known of these scopes, by default of all."""
