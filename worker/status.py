@@ -53,8 +53,13 @@ async def look(lookout: Lookout, bounds: Bounds, stored_until: datetime | None =
     report, (stream, told) = await asyncio.gather(
         _rows_report(lookout, bounds, at, stored_until), _stream_report(lookout)
     )
-    names = {page["page_id"]: page["name"] for page in report.pop("known", ())}
-    budget = told if "error" in told else await _budget_report(lookout, names, at)
+    known = report.pop("known", None)
+    if known is None:
+        budget = report["rows"]  # It is not known whose budget to ask for.
+    elif "error" in told:
+        budget = told
+    else:
+        budget = await _budget_report(lookout, {page["page_id"]: page["name"] for page in known}, at)
     return {"at": at, "stream": stream, **report, "budget": budget}
 
 

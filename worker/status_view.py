@@ -222,7 +222,7 @@ def _dead(report: Mapping[str, Any]) -> Section:
 
 def _budget(report: Mapping[str, Any]) -> Section:
     budget, at = report["budget"], report["at"]
-    if away := _away(budget, "Redis"):
+    if away := _away(report["rows"], "Postgres") or _away(budget, "Redis"):
         return Section("BUDGET", away, is_wrong=True)
     lines = []
     if budget["app_closed_until"]:

@@ -69,7 +69,7 @@ def _screen(console: Console, every: float) -> Iterator[Callable[[dict[str, Any]
     # A line of the pool, that Postgres is away, would be written across the screen, which says so in its place.
     logging.disable(logging.CRITICAL)
     try:
-        with Live(console=console, screen=True, auto_refresh=False) as live:
+        with Live("looking ...", console=console, screen=True, auto_refresh=False) as live:
 
             def show(report: dict[str, Any], flow: Flow) -> None:
                 drawn = view(report, flow, width=console.width, height=console.height, every=every)

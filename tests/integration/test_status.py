@@ -181,6 +181,7 @@ def test_a_neighbour_away_is_part_of_the_report(settings: Settings) -> None:
     assert "dead lead_malformed" in no_redis.stdout
     report = json.loads(run(settings, "--json", DATABASE_URL=f"postgresql://{GONE}/none").stdout)
     assert "Postgres" in report["rows"]["error"]
+    assert report["budget"] == report["rows"]
     assert report["stream"]["length"] == 1
 
 
