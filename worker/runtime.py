@@ -64,6 +64,7 @@ from worker.store.forms import FormStore
 from worker.store.health import HealthStore
 from worker.store.leads import LeadStore, StoreSettings
 from worker.store.metrics import MetricStore
+from worker.store.status import StatusStore
 from worker.store.tokens import TokenStore
 from worker.store.trace import TraceStore
 from worker.stream import LeadStream, consumer_name
@@ -84,6 +85,10 @@ CLOSE_SECONDS: Final = 5.0
 QUICK_RUNS_KEPT: Final = timedelta(days=1)
 RUNS_KEPT: Final = timedelta(days=90)
 """How long backfills that ended are listed; those of the quick reconciliations are many, and the sums of all stay."""
+LOOKING: Final = (
+    "-c enable_bitmapscan=off -c enable_seqscan=off -c jit=off -c max_parallel_workers_per_gather=0"
+)
+"""For counts that end at a bound: a bitmap or a sequential scan reads everything before it counts the first row."""
 GC_THRESHOLD: Final = 50_000
 """Objects made and not freed before the garbage collector looks at the young ones."""
 TOTALS_EVERY_SECONDS: Final = 5.0
@@ -132,7 +137,7 @@ def store_settings(settings: Settings) -> StoreSettings:
     return StoreSettings(settings.park_after_deaths, settings.parked_probe_every, settings.lease_seconds)
 
 
-def create_pool(settings: Settings, size: int) -> AsyncConnectionPool:
+def create_pool(settings: Settings, size: int, *, options: str = "") -> AsyncConnectionPool:
     """A pool, not yet open. A statement that hangs ends after a minute; a peer that vanished is noticed."""
     return AsyncConnectionPool(
         settings.database_url,
@@ -143,7 +148,7 @@ def create_pool(settings: Settings, size: int) -> AsyncConnectionPool:
         reconnect_timeout=10.0,
         kwargs={
             "connect_timeout": 5,
-            "options": "-c statement_timeout=60000 -c idle_in_transaction_session_timeout=60000",
+            "options": f"-c statement_timeout=60000 -c idle_in_transaction_session_timeout=60000 {options}",
             "keepalives_idle": 30,
             "tcp_user_timeout": 20_000,
             "application_name": "leadsync",
@@ -174,6 +179,26 @@ async def open_budget(settings: Settings) -> AsyncIterator[tuple[Ledger, Granter
     ):
         ledger, rows = create_ledger(client, settings), BudgetStore(pool)
         yield ledger, create_granter(ledger, rows, settings), rows
+
+
+@dataclass(frozen=True, slots=True)
+class Lookout:
+    """What a command needs that looks at everything and changes nothing."""
+
+    stream: LeadStream
+    ledger: Ledger
+    rows: StatusStore
+
+
+@asynccontextmanager
+async def open_lookout(settings: Settings) -> AsyncIterator[Lookout]:
+    """Stream, ledger and rows, for a command that looks once or again and again; either server may be away."""
+    async with (
+        create_pool(settings, 1, options=LOOKING) as pool,
+        aioredis.Redis.from_url(settings.redis_url, protocol=2, socket_timeout=5) as client,
+    ):
+        stream = LeadStream(client, "command", claim_after=settings.claim_after)
+        yield Lookout(stream, create_ledger(client, settings), StatusStore(pool))
 
 
 def create_ledger(client: "aioredis.Redis", settings: Settings) -> Ledger:

@@ -300,16 +300,18 @@ class LeadStream:
             return max(0, int(await self._client.xlen(STREAM)) - int(pending["pending"]))
 
     async def condition(self) -> dict[str, Any]:
-        """For the eyes of an operator: how long the stream is, what came in, who works."""
+        """For the eyes of an operator: how long the stream is, since when (unix ms), what came in, who works."""
         async with self._redis(), self._client.pipeline(transaction=False) as pipe:
             pipe.xlen(STREAM)
             pipe.hgetall(COUNTERS)
             pipe.hgetall(PROGRESS)
             pipe.hkeys(RECONCILE_WANTED)
             pipe.xlen(SET_ASIDE)
-            length, deliveries, progress, wanted, set_aside = await pipe.execute()
+            pipe.xrange(STREAM, count=1)
+            length, deliveries, progress, wanted, set_aside, oldest = await pipe.execute()
         return {
             "length": int(length),
+            "oldest_at": _order(oldest[0][0])[0] if oldest else None,
             "deliveries": {name.decode(): int(count) for name, count in deliveries.items()},
             "progress": {name.decode(): int(at) for name, at in progress.items()},
             "reconcile_wanted": sorted(page_id.decode() for page_id in wanted),

@@ -164,15 +164,16 @@ class Ledger:
 
     async def account(self, page_id: str) -> Account | None:
         """What the ledger has of a Page, or None where it knows nothing."""
-        async with self._redis(), self._client.pipeline(transaction=False) as pipe:
-            pipe.hmget(PAGE_PREFIX + page_id, "limit", "told")
-            pipe.lrange(CALLS_PREFIX + page_id, 0, -1)
-            pipe.time()
-            (calls, told), entries, (seconds, _) = await pipe.execute()
-        if calls is None or told is None:
-            return None
-        now = seconds * 1000 if self.clock_ms is None else self.clock_ms
-        return Account(Limit(int(calls), int(told), ""), *self._sums(page_id, entries, now))
+        return (await self.accounts([page_id])).get(page_id)
+
+    async def tightest(self, page_ids: Sequence[str], most: int) -> dict[str, Account]:
+        """The accounts of the `most` of these Pages that have spent the largest part of their limit."""
+        known = await self.accounts(page_ids)
+        parts = {
+            page_id: sum(account.spent.values()) / max(1, account.limit.calls)
+            for page_id, account in known.items()
+        }
+        return {page_id: known[page_id] for page_id in sorted(parts, key=lambda each: -parts[each])[:most]}
 
     def _sums(self, page_id: str, entries: Sequence[bytes], now: int) -> tuple[dict[str, int], int]:
         """Calls of the buckets that are still in the window, by lane, and those saved."""

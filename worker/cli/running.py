@@ -24,6 +24,7 @@ from worker.stream import last_look
 
 BACKFILL_NICENESS: Final = 10
 """Where processors are short, the past waits for live leads."""
+WATCH_EVERY_SECONDS: Final = 2.0
 
 
 @click.command()
@@ -131,15 +132,32 @@ def migrate() -> None:
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--watch", "is_watching", is_flag=True, help="Look again and again, until Ctrl-C.")
+@click.option(
+    "--every",
+    type=click.FloatRange(0.5, 3_600),
+    help=f"Seconds between two looks; default {WATCH_EVERY_SECONDS:g}.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with --watch one a line.")
 @data_dir_option
-def status(as_json: bool, data_dir: Path) -> None:
-    """Tell how it goes: what came in, what waits and why, what is dead, who works."""
+def status(is_watching: bool, every: float | None, as_json: bool, data_dir: Path) -> None:
+    """Tell how it goes: what came in, what waits and why, what is dead, who works.
+
+    With --watch a screen is drawn anew every few seconds: what comes in and is stored a second, how far behind it is,
+    the Pages with the least budget left, backfills, health. Where there is no terminal, each look is one line. A look
+    is cheap however many rows there are: `~` stands before an estimate, `+` behind what is at least so many.
+    """
     from rich.console import Console
 
     from worker.status import gather, render
+    from worker.status_watch import watch
 
+    if every is not None and not is_watching:
+        raise click.UsageError("--every goes with --watch")
     settings = settings_for(data_dir, *SERVERS)
+    if is_watching:
+        answer_of(watch(settings, Console(), every=every or WATCH_EVERY_SECONDS, as_json=as_json))
+        return
     report = answer_of(gather(settings))
     if as_json:
         click.echo(json.dumps(report, default=str))
