@@ -730,15 +730,20 @@ class Runtime:
     def _beside(self, what: str, work: Callable[[Callable[[], bool]], Awaitable[dict[str, int]]]) -> None:
         running = self._besides.get(what)
         if running is None or running.done():
-            self._besides[what] = asyncio.run_coroutine_threadsafe(self._told(what, work), self._loop)
+            self._besides[what] = asyncio.run_coroutine_threadsafe(self._counted(what, work), self._loop)
+
+    async def _counted(
+        self, what: str, work: Callable[[Callable[[], bool]], Awaitable[dict[str, int]]]
+    ) -> None:
+        try:
+            await self._told(what, work)
+        finally:
+            await add_quietly(self._totals)
 
     async def _told(self, what: str, work: Callable[[Callable[[], bool]], Awaitable[dict[str, int]]]) -> None:
         ends_at = time.monotonic() + self._settings.drain_seconds
         try:
-            try:
-                counts = await work(lambda: self._family.is_stopping() or time.monotonic() > ends_at)
-            finally:
-                await add_quietly(self._totals)
+            counts = await work(lambda: self._family.is_stopping() or time.monotonic() > ends_at)
         except ExceptionGroup as group:
             # A fault of ours shows by its type only: its text may quote an answer.
             for error in group.exceptions:
