@@ -106,6 +106,8 @@ class SandboxConfig:
 
     visibility_delay: float = 0.0
     """How long after its creation a lead is still unknown to every read."""
+    clock_offset_seconds: float = 0.0
+    """How far the header Date is off the machine's clock; nothing else goes by it."""
     hostile_text: bool = False
     """Some answers hold NUL or lone surrogates."""
     usage_on_batch: bool = True
@@ -142,6 +144,7 @@ class SandboxConfig:
     def __post_init__(self) -> None:
         wrong = [name for name in _AT_LEAST_ONE if getattr(self, name) < 1]
         wrong += [name for name in _NOT_NEGATIVE if getattr(self, name) < 0]
+        wrong += ["clock_offset_seconds"] * (not abs(self.clock_offset_seconds) <= MOST_OFF)
         wrong += [name for name in ("app_id", "app_secret", "verify_token") if not getattr(self, name)]
         wrong += [name for name in _NOT_NEGATIVE_IF_SET if (getattr(self, name) or 0) < 0]
         wrong += [name for name, choices in _CHOICES.items() if getattr(self, name) not in choices]
@@ -151,6 +154,8 @@ class SandboxConfig:
             raise ConfigRefused(f"sandbox settings out of range: {', '.join(wrong)}")
 
 
+MOST_OFF = 10**9
+"""Seconds that the header Date may be off."""
 _CHOICES: Mapping[str, Sequence[str]] = {
     "order": ORDERS,
     "usage_rounding": ROUNDINGS,

@@ -15,9 +15,10 @@ from itertools import islice
 
 from aiohttp import web
 
+from sandbox.config import MOST_OFF
 from sandbox.faults import PlanRefused, parse_rules
 from sandbox.formorders import change_forms, form_json
-from sandbox.given import OrderRefused, number
+from sandbox.given import OrderRefused, number, only
 from sandbox.journal import LeadRecord
 from sandbox.orders import create_leads, log_range, run_from, set_limits, truth_numbers
 from sandbox.parts import Sandbox
@@ -53,6 +54,7 @@ def routes(sandbox: Sandbox) -> list[web.RouteDef]:
         web.delete("/sandbox/faults", it.clear_faults),
         web.get("/sandbox/latency", it.latency),
         web.post("/sandbox/latency", it.set_latency),
+        web.post("/sandbox/clock", it.set_clock),
         web.post("/sandbox/send", it.send),
         web.get("/sandbox/send", it.progress),
         web.delete("/sandbox/send", it.stop_sending),
@@ -182,6 +184,15 @@ class _Control:
         seconds, jitter = number(order, "seconds", latency.seconds), number(order, "jitter", latency.jitter)
         latency.seconds, latency.jitter, latency.pages = seconds, jitter, pages
         return await self.latency(http)
+
+    async def set_clock(self, http: web.Request) -> web.Response:
+        order = await _body(http)
+        only(order, {"offset_seconds"})
+        offset = order.get("offset_seconds", 0)
+        if isinstance(offset, bool) or not isinstance(offset, int | float) or not abs(offset) <= MOST_OFF:
+            raise OrderRefused(f"offset_seconds is a number from -{MOST_OFF} to {MOST_OFF}")
+        self._sandbox.clock_offset = float(offset)
+        return _json({"offset_seconds": self._sandbox.clock_offset})
 
     async def send(self, http: web.Request) -> web.Response:
         self._sandbox.sender.start(run_from(self._sandbox, await _body(http)))

@@ -6,7 +6,8 @@ Invariant: two Sandboxes share nothing.
 """
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from email.utils import formatdate
 
 from sandbox.batch import answer_batch, is_batch
 from sandbox.config import SandboxConfig
@@ -59,6 +60,7 @@ class Sandbox:
         self.graph = Graph(self.world, self.tokens, self.plan, self.journal, config)
         self.sender = Sender(self.journal, config)
         self.latency = Latency(config.latency_seconds, config.jitter_seconds)
+        self.clock_offset = config.clock_offset_seconds
         self._luck = random.Random(config.seed)
 
     def delay(self, page_id: str | None) -> float:
@@ -86,5 +88,10 @@ class Sandbox:
     def answer(self, request: Request, now: float, delay: float) -> Answer:
         """The answer to one HTTP request that came in now and is answered after `delay`."""
         if is_batch(request):
-            return answer_batch(self.graph, request, now, now + delay)
-        return self.graph.call(request, now, now + delay)
+            answer = answer_batch(self.graph, request, now, now + delay)
+        else:
+            answer = self.graph.call(request, now, now + delay)
+        if not self.clock_offset:
+            return answer
+        date = formatdate(now + delay + self.clock_offset, usegmt=True)
+        return replace(answer, headers=(*answer.headers, ("Date", date)))

@@ -103,6 +103,7 @@ class Wish:
     user_id: str | None = None
     page_ids: tuple[str, ...] = ()
     webhook_url: str = ""
+    webhook_again: bool = False
     verify_token: str = field(default="", repr=False)
 
 
@@ -290,7 +291,9 @@ class Connector:
         try:
             if not wish.webhook_url:
                 return _webhook_as_it_is(await self._subscriber.webhook())
-            webhook = await self._subscriber.set_webhook(wish.webhook_url, wish.verify_token)
+            webhook = await self._subscriber.set_webhook(
+                wish.webhook_url, wish.verify_token, again=wish.webhook_again
+            )
         except (Blocked, CallbackRefused) as error:
             sentence = f"Meta refuses it ({answered(error)})"
             if isinstance(error, CallbackRefused):

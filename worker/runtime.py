@@ -36,6 +36,7 @@ from worker.calls import Calls
 from worker.checking import CheckSettings, PageChecker
 from worker.connecting import Connector
 from worker.disconnecting import Disconnector
+from worker.doctor.ask_page import PageAsker
 from worker.erased import ErasedList
 from worker.errors import LeadSyncError, LedgerUnavailable
 from worker.forgetting import Forgetter
@@ -59,6 +60,7 @@ from worker.steady import machine, steady
 from worker.store.backfills import BackfillStore, LeasedSlice
 from worker.store.budget import BudgetStore
 from worker.store.connections import ConnectionStore
+from worker.store.doctor import DoctorStore
 from worker.store.erasures import ErasureStore
 from worker.store.forms import FormStore
 from worker.store.health import HealthStore
@@ -486,6 +488,49 @@ async def open_trace(settings: Settings) -> AsyncIterator[TraceDesk]:
             create_tokens(pool, settings),
             create_backfill_store(pool, LeadStore(pool, store_settings(settings)), settings),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Clinic:
+    """What a command needs that looks for what is wrong; None where the settings name no such neighbour."""
+
+    store: DoctorStore | None
+    tokens: StoredTokens | None
+    redis: "aioredis.Redis | None"
+    graph: GraphClient | None
+    caller: Caller | None
+    pages: PageAsker | None
+
+
+@asynccontextmanager
+async def open_clinic(settings: Settings) -> AsyncIterator[Clinic]:
+    """Rows, Redis and Graph as far as the settings name them; none of them has to answer."""
+    async with AsyncExitStack() as opened:
+        store = tokens = client = graph = caller = pages = None
+        if settings.database_url:
+            pool = create_pool(settings, 2)
+            await pool.open(wait=False)
+            opened.push_async_callback(pool.close)
+            store, tokens = DoctorStore(pool), create_tokens(pool, settings)
+        if settings.redis_url:
+            client = aioredis.Redis.from_url(
+                settings.redis_url, protocol=2, socket_timeout=5, socket_connect_timeout=3
+            )
+            opened.push_async_callback(client.aclose)
+        if settings.app_secrets:
+            graph = await opened.enter_async_context(GraphClient(graph_settings(settings), steady))
+            caller = Caller(settings.app_id, settings.graph_version, settings.app_secrets[0])
+        if graph is not None and caller is not None and tokens is not None and client is not None:
+            budget = create_granter(create_ledger(client, settings), BudgetStore(pool), settings)
+            pages = PageAsker(
+                graph=graph,
+                calls=Calls(graph, budget, now),
+                caller=caller,
+                tokens=tokens,
+                rows=HealthStore(pool),
+                clock=now,
+            )
+        yield Clinic(store, tokens, client, graph, caller, pages)
 
 
 def graph_settings(settings: Settings) -> GraphSettings:

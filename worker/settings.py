@@ -17,6 +17,8 @@ from worker.errors import ConfigurationError
 from worker.sealing import Key, parse_keys
 
 DOTENV: Final = ".env"
+GRAPH_VERSION: Final = "v26.0"
+"""The version of Graph that leadsync is written for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +127,7 @@ def _read(env: Env) -> Settings:
         user_token=text("META_USER_TOKEN", "").strip(),
         graph_url=text("GRAPH_URL", "https://graph.facebook.com", _url("https", "http")).rstrip("/"),
         graph_version=text(
-            "GRAPH_VERSION", "v26.0", validate.Regexp(r"v\d{1,3}\.\d\Z", error="must look like v26.0")
+            "GRAPH_VERSION", GRAPH_VERSION, validate.Regexp(r"v\d{1,3}\.\d\Z", error="must look like v26.0")
         ),
         graph_timeout=seconds("GRAPH_TIMEOUT_SECONDS", 20),
         page_tokens=_tokens(text("PAGE_TOKENS", "", _check_tokens)),

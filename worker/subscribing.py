@@ -97,10 +97,13 @@ class Subscriber:
         found = await self._calls.of_nobody(subscriptions_request(self._caller), read_subscriptions)
         return next((each for each in found if each.object == "page"), None)
 
-    async def set_webhook(self, callback_url: str, verify_token: str) -> Webhook:
-        """Make sure that the app's webhooks of Pages go to `callback_url`; Meta asks there whether they may."""
+    async def set_webhook(self, callback_url: str, verify_token: str, *, again: bool = False) -> Webhook:
+        """Make sure that the app's webhooks of Pages go to `callback_url`; Meta asks there whether they may.
+
+        `again`: set it whatever it looks like. Meta does not tell whether it includes the values.
+        """
         before = await self.webhook()
-        if before is not None and _announces(before, callback_url):
+        if before is not None and _announces(before, callback_url) and not again:
             return Webhook(before, is_changed=False)
         wanted = tuple(dict.fromkeys((*(before.fields if before else ()), LEADGEN)))
         request = set_webhook_request(

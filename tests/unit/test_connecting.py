@@ -634,6 +634,15 @@ def test_a_webhook_that_announces_no_leads_is_set(was: dict[str, Any]) -> None:
     assert states(bench.connect(webhook_url=URL))["webhook"] is State.DONE
 
 
+def test_a_webhook_that_looks_right_is_set_anew_on_demand() -> None:
+    """Meta does not tell whether it includes the values, so what looks right may have to be set all the same."""
+    bench = Bench()
+    bench.meta.webhook = webhook_at(URL, "leadgen")
+    assert states(bench.connect(webhook_url=URL))["webhook"] is State.ALREADY
+    assert states(bench.connect(webhook_url=URL, webhook_again=True))["webhook"] is State.DONE
+    assert bench.meta.changes()[-1] == f"POST {APP_ID}/subscriptions"
+
+
 def test_without_a_url_the_webhook_is_looked_at_and_left() -> None:
     """Whether leads are announced at all is told."""
     bench = Bench()

@@ -49,6 +49,16 @@ CONNECTING = PIPELINE | {
 }
 """What connects a Page and what takes it away again may lean on."""
 
+DOCTORS_FACTS = {
+    "worker.doctor.facts",
+    "worker.doctor.findings",
+    "worker.errors",
+    "worker.graph.account",
+    "worker.handshaking",
+    "worker.health",
+}
+"""What the doctor's checks may lean on: facts, and how a Page's health is judged."""
+
 LAYERS: dict[str, set[str]] = {
     # The receiver knows the front door and the way logs are written, and nothing else of the worker.
     "receiver": {"receiver", "worker.inbox", "worker.logs"},
@@ -153,6 +163,20 @@ LAYERS: dict[str, set[str]] = {
     | {"worker.graph.account", "worker.missing", "worker.stream_search", "worker.tokens"},
     "worker.missing": PURE | {"worker.graph.account", "worker.stream_search", "worker.trace_report"},
     "worker.handshaking": set(),
+    # The checks of the doctor know facts and judge; those who ask are handed their neighbours.
+    "worker.doctor.findings": set(),
+    "worker.doctor.facts": DOCTORS_FACTS,
+    "worker.doctor.settings_checks": DOCTORS_FACTS,
+    "worker.doctor.server_checks": DOCTORS_FACTS,
+    "worker.doctor.work_checks": DOCTORS_FACTS | {"worker.inbox"},
+    "worker.doctor.meta_checks": DOCTORS_FACTS | {"worker.settings", "worker.steps"},
+    "worker.doctor.page_checks": DOCTORS_FACTS | {"worker.scopes", "worker.steps"},
+    "worker.doctor.ask_meta": DOCTORS_FACTS | {"worker.budget.policy", "worker.graph.wire"},
+    "worker.doctor.ask_page": PIPELINE
+    | DOCTORS_FACTS
+    | {"worker.calls", "worker.page_calls", "worker.probing", "worker.tokens"},
+    "worker.doctor.ask_redis": DOCTORS_FACTS | {"worker.inbox"},
+    "worker.doctor.show": {"worker.doctor.findings"},
     "worker.stream": {"worker.batches", "worker.errors", "worker.inbox"},
     # These run servers and processes, and know nothing of leads.
     "worker.embedded": {"worker.embedded", "worker.errors"},
@@ -177,6 +201,7 @@ DOORS: dict[str, set[str]] = {
         "worker.doorbell",
         "worker.watchdog",
         "worker.erased",
+        "worker.doctor.ask_redis",
         "worker.runtime",  # makes the process' one client
         "worker.totals",
         "worker.redis_facts",
@@ -202,6 +227,7 @@ DOORS: dict[str, set[str]] = {
         "worker.budget_report",
         "worker.pages_report",
         "worker.trace_report",
+        "worker.doctor.show",
     },
     "structlog": {"worker", "receiver", "sandbox"},
 }

@@ -12,6 +12,7 @@ from worker.cli.budget import budget
 from worker.cli.command import CommandGroup
 from worker.cli.connect import connect
 from worker.cli.dead_letters import dead_letters
+from worker.cli.doctor import doctor
 from worker.cli.export import export
 from worker.cli.files import export_csv, import_
 from worker.cli.forget import forget
@@ -59,5 +60,6 @@ for _command in (
     trace,
     test_lead,
     metrics,
+    doctor,
 ):
     main.add_command(_command)

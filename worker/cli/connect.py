@@ -68,6 +68,9 @@ def _ids(_: click.Context, parameter: click.Parameter, values: tuple[str, ...]) 
     "--webhook-url", help="Where Meta reaches the receiver: https://.../webhook; default WEBHOOK_URL."
 )
 @click.option(
+    "--again", is_flag=True, help="Set the webhook anew though it looks right: with the values included."
+)
+@click.option(
     "--backfill/--no-backfill", "backfill", default=None, help="Bring the leads of the last 90 days."
 )
 @click.option(
@@ -84,6 +87,7 @@ def connect(
     page_ids: tuple[str, ...],
     everything: bool,
     webhook_url: str | None,
+    again: bool,
     backfill: bool | None,
     only: tuple[str, ...],
     as_json: bool,
@@ -111,7 +115,7 @@ def connect(
         )
     interactive = _is_terminal() and not token_stdin
     token = _token(settings, token_stdin, interactive) if parts & {"token", "pages"} else None
-    wish = Wish(parts, token, account, page_ids, url, settings.verify_token)
+    wish = Wish(parts, token, account, page_ids, url, again, settings.verify_token)
     migrate(settings.database_url)
     sheet = _Sheet(quiet=as_json)
 
