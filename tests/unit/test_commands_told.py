@@ -38,11 +38,16 @@ def wrong(words: str) -> str | None:
         parts = shlex.split(words.replace("[", " ").replace("]", " ").rstrip(".,;:)"))
     except ValueError:
         parts = words.split()
+    is_value = False
     for part in parts:
-        if part.startswith("-"):
-            names = {name for param in command.params for name in (*param.opts, *param.secondary_opts)}
-            if part.split("=")[0] not in {*names, "--help", "-h", "--version"}:
+        if is_value:
+            is_value = False
+        elif part.startswith("-"):
+            named = {name: param for param in command.params for name in (*param.opts, *param.secondary_opts)}
+            option = named.get(part.split("=")[0])
+            if option is None and part not in {"--help", "-h", "--version"}:
                 return f"{command.name} has no option {part}"
+            is_value = isinstance(option, click.Option) and not option.is_flag and "=" not in part
         elif isinstance(command, click.Group) and command.name != "leadsync" and "|" not in part:
             found = command.commands.get(part)
             if found is None:
