@@ -39,6 +39,14 @@ T = TypeVar("T")
 GONE = "127.0.0.1:1"
 """Nobody listens there."""
 MANY = Bounds(1_000, 1_000)
+MANY_ROWS = """
+insert into leadgen
+    (leadgen_id, state, reason, due_at, first_seen_at, last_seen_at, page_id, source, stored_at, updated_at)
+select i + 1000000, case i % 50 when 0 then 'waiting' when 1 then 'dead' else 'stored' end,
+    case when i % 50 < 2 then 'budget' end, case i % 50 when 0 then now() end, now(), now(), i % 200 + 1, 'webhook',
+    case when i % 50 > 1 then now() end, now()
+from generate_series(1, 20000) as i
+"""
 EVIL = "[red]\x1b[2JBakery"
 
 
