@@ -152,10 +152,7 @@ def _health(pages: Sequence[Row]) -> dict[str, Any]:
 async def _budget_report(lookout: Lookout, names: Mapping[str, str | None], at: datetime) -> dict[str, Any]:
     try:
         scopes = {state.scope: state for state in await lookout.ledger.scopes()}
-        accounts = await lookout.ledger.tightest(sorted(names), TIGHTEST)
-        closed = [page_id for page_id in sorted(names) if _closed_until(scopes.get(page_scope(page_id)), at)]
-        if not accounts.keys() >= set(closed):
-            accounts |= await lookout.ledger.tightest(closed, TIGHTEST)
+        accounts = await lookout.ledger.accounts(sorted(names))
     except LeadSyncError as error:
         return {"error": str(error)}
     pages: list[dict[str, Any]] = [
@@ -169,7 +166,7 @@ async def _budget_report(lookout: Lookout, names: Mapping[str, str | None], at: 
         for page_id, account in accounts.items()
     ]
     pages.sort(key=lambda page: (page["closed_until"] is None, -page["spent"] / max(1, page["limit"])))
-    return {"pages": pages, "app_closed_until": _closed_until(scopes.get(APP_SCOPE), at)}
+    return {"pages": pages[:TIGHTEST], "app_closed_until": _closed_until(scopes.get(APP_SCOPE), at)}
 
 
 def _closed_until(state: ScopeState | None, at: datetime) -> datetime | None:

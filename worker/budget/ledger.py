@@ -166,15 +166,6 @@ class Ledger:
         """What the ledger has of a Page, or None where it knows nothing."""
         return (await self.accounts([page_id])).get(page_id)
 
-    async def tightest(self, page_ids: Sequence[str], most: int) -> dict[str, Account]:
-        """The accounts of the `most` of these Pages that have spent the largest part of their limit."""
-        known = await self.accounts(page_ids)
-        parts = {
-            page_id: sum(account.spent.values()) / max(1, account.limit.calls)
-            for page_id, account in known.items()
-        }
-        return {page_id: known[page_id] for page_id in sorted(parts, key=lambda each: -parts[each])[:most]}
-
     def _sums(self, page_id: str, entries: Sequence[bytes], now: int) -> tuple[dict[str, int], int]:
         """Calls of the buckets that are still in the window, by lane, and those saved."""
         sums = dict.fromkeys((*(lane.value for lane in _LANES), "saved", "refused"), 0)
