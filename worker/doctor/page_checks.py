@@ -198,7 +198,7 @@ def _waiting(rows: PageRows, page_id: str, now: datetime) -> Finding:
         return ok(check, f"{told}; until the Page is taken up again", page_id)
     if rows.held_until is not None and rows.held_until > now:
         told += f"; no call before {rows.held_until:%m-%d %H:%M} UTC ({_words(rows.held_reason)})"
-        return warn(check, told, f"`leadsync budget --page {page_id}` shows what was spent on what", page_id)
+        return warn(check, told, "`leadsync budget` shows what was spent on what", page_id)
     if rows.overdue_since is not None and (late := (now - rows.overdue_since).total_seconds()) > OVERDUE:
         to_do = "look at work.worker_upkeep and work.schedule: nobody reads what waits"
         return fail(check, f"{told}; overdue for {span(late)}", to_do, page_id)
