@@ -16,7 +16,7 @@ from tests.fakes.meta import APP_ID, APP_SECRET, PAGE, FakeMeta, of_token, refus
 from tests.fakes.time import NOW, FrozenClock, JumpingLoop
 from worker.budget.policy import Grant, Lane, Refusal
 from worker.calls import Calls
-from worker.doctor.ask_meta import ask_meta
+from worker.doctor.ask_meta import ask_callback, ask_meta
 from worker.doctor.ask_page import PageAsker
 from worker.doctor.ask_redis import ask_stream, server_facts
 from worker.doctor.examination import bounded
@@ -25,6 +25,7 @@ from worker.doctor.findings import Unknown
 from worker.errors import GraphUnavailable, LeadSyncError, NotVisibleYet, PermissionRefused, TokenRefused
 from worker.graph.account import Caller, TokenFacts
 from worker.graph.wire import GraphAnswer, GraphRequest
+from worker.handshaking import Trouble
 from worker.inbox import PROGRESS, RECONCILE_WANTED, SET_ASIDE, STREAM
 
 CALLER = Caller(APP_ID, "v26.0", APP_SECRET)
@@ -250,3 +251,17 @@ def test_what_a_kin_of_redis_leaves_out_counts_as_in_order() -> None:
         json.loads('{"aof_last_write_status": "err", "role": "slave", "aof_enabled": 0}'), "no"
     )
     assert (bad.append_ok, bad.is_replica, bad.appends, bad.fsync) == (False, True, False, "no")
+
+
+def test_where_nobody_answers_the_handshake_no_delivery_is_tried() -> None:
+    """One silence is told once."""
+    told = asyncio.run(ask_callback("ftp://leads.example.com", "verify", APP_SECRET))
+    assert isinstance(told.handshake, Trouble)
+    assert isinstance(told.delivery, Unknown)
+
+
+def test_without_a_verify_token_there_is_no_handshake() -> None:
+    """The delivery is tried all the same."""
+    told = asyncio.run(ask_callback("ftp://leads.example.com", "", APP_SECRET))
+    assert isinstance(told.handshake, Unknown)
+    assert isinstance(told.delivery, Trouble)

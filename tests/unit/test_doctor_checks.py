@@ -326,3 +326,23 @@ def test_the_manual_names_every_check_and_no_other() -> None:
     rows = [line.split("|")[1] for line in manual.splitlines() if line.startswith("| `")]
     named = {name for row in rows for name in re.findall(r"`([a-z]+\.[a-z_]+)`", row)}
     assert named == {each.check for each in of()}
+
+
+def test_a_page_without_a_form_is_not_red_and_one_whose_forms_are_refused_is() -> None:
+    """Without a form there is no lead to list; which of the two it is, is told."""
+    bare = replace(HEALTH, has_form=False, was_listed=False)
+    found = of_page(told=PageTold(bare, 0))
+    assert (red(found), skipped(found)) == ({}, {"page.lead_access"})
+    assert "no form" in next(each.evidence for each in found if each.check == "page.lead_access")
+    refused = of_page(
+        told=PageTold(bare, PermissionRefused("Graph answered code 10: a permission is missing"))
+    )
+    assert red(refused) == {"page.forms": "fail"}
+    assert "no form" not in next(each.evidence for each in refused if each.check == "page.lead_access")
+
+
+def test_a_subscription_that_may_not_be_seen_is_red_and_one_that_was_not_told_is_not() -> None:
+    """With all scopes granted, a refusal is no passing trouble."""
+    assert red(of_health(subscribed=PermissionRefused("x"))) == {"page.subscription": "fail"}
+    later = of_health(subscribed=GraphUnavailable("x"))
+    assert (red(later), skipped(later)) == ({}, {"page.subscription"})
