@@ -31,7 +31,7 @@ from receiver.errors import Unsigned
 from receiver.signature import HEADER, verify
 from tests.system.whole import APP_SECRET, VERIFY_TOKEN, Whole, whole
 from worker.cli import main
-from worker.graph.account import Caller, GraphRequest, subscribe_request
+from worker.graph.account import Caller, GraphRequest, delete_lead_request, subscribe_request
 from worker.inbox import PROGRESS, RECONCILE_WANTED, SET_ASIDE
 from worker.runtime import now
 from worker.sealing import KeyRing, new_key, of_page
@@ -124,7 +124,11 @@ class Ward:
             ("object", "page"), ("callback_url", url), ("fields", fields), ("verify_token", VERIFY_TOKEN),
             ("include_values", str(values).lower()),
         )  # fmt: skip
-        self.graph(CALLER.request("POST", f"{APP_ID}/subscriptions", CALLER.app_token, form=form))
+        self.graph(
+            CALLER.request(
+                "POST", f"{APP_ID}/subscriptions", CALLER.app_token, form=form, kind="subscriptions"
+            )
+        )
 
     def subscribe(self, page_id: str) -> None:
         token = json.loads(self.tokens_file.read_text())[page_id]
@@ -454,7 +458,7 @@ def lead_not_announced(ward: Ward) -> Iterator[None]:
     (lead,) = ward.stack.post("leads", {"count": 1, "page": page_id, "age_seconds": 7_200})["leads"]
     yield
     token = json.loads(ward.tokens_file.read_text())[page_id]
-    request = CALLER.request("DELETE", lead, token)
+    request = delete_lead_request(CALLER, lead, token)
     url = f"{ward.stack.sandbox_url}{request.path}?{urllib.parse.urlencode(request.query)}"
     headers = {"Authorization": f"Bearer {token}"}
     with urllib.request.urlopen(urllib.request.Request(url, method="DELETE", headers=headers), timeout=20):
