@@ -18,11 +18,13 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 import pytest
 import redis
+import structlog
 from hypothesis import settings
 
 from tests.servers import prepared, running, short_folder
@@ -46,9 +48,15 @@ def pytest_configure() -> None:
 
 
 @pytest.fixture(autouse=True)
-def logs_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A command that runs in the tests' own process leaves the logs of the tests after it alone."""
-    monkeypatch.setattr("worker.logs.configure", lambda style, level: None)
+def logs_as_they_are(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A command that runs in the tests' own process writes no log there, and leaves those of later tests alone."""
+
+    def drop(*_: object) -> NoReturn:
+        raise structlog.DropEvent
+
+    monkeypatch.setattr("worker.logs.configure", lambda style, level: structlog.configure(processors=[drop]))
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")
