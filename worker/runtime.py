@@ -158,6 +158,11 @@ def create_pool(settings: Settings, size: int, *, options: str = "") -> AsyncCon
     )
 
 
+def command_client(settings: Settings) -> "aioredis.Redis":
+    """A command's own client of Redis, which gives up sooner than that of a process."""
+    return aioredis.Redis.from_url(settings.redis_url, protocol=2, socket_timeout=5)
+
+
 @asynccontextmanager
 async def open_store(settings: Settings) -> AsyncIterator[LeadStore]:
     """The rows, for a command that asks a few questions and ends."""
@@ -168,7 +173,7 @@ async def open_store(settings: Settings) -> AsyncIterator[LeadStore]:
 @asynccontextmanager
 async def open_stream(settings: Settings) -> AsyncIterator[LeadStream]:
     """The stream, for a command that asks a few questions and ends."""
-    async with aioredis.Redis.from_url(settings.redis_url, protocol=2, socket_timeout=5) as client:
+    async with command_client(settings) as client:
         yield LeadStream(client, "command", claim_after=settings.claim_after)
 
 
@@ -177,7 +182,7 @@ async def open_budget(settings: Settings) -> AsyncIterator[tuple[Ledger, Granter
     """Ledger, budget and its rows, for a command that asks a few questions and ends."""
     async with (
         create_pool(settings, 1) as pool,
-        aioredis.Redis.from_url(settings.redis_url, protocol=2, socket_timeout=5) as client,
+        command_client(settings) as client,
     ):
         ledger, rows = create_ledger(client, settings), BudgetStore(pool)
         yield ledger, create_granter(ledger, rows, settings), rows
@@ -197,7 +202,7 @@ async def open_lookout(settings: Settings) -> AsyncIterator[Lookout]:
     """Stream, ledger and rows, for a command that looks once or again and again; either server may be away."""
     async with (
         create_pool(settings, 1, options=LOOKING) as pool,
-        aioredis.Redis.from_url(settings.redis_url, protocol=2, socket_timeout=5) as client,
+        command_client(settings) as client,
     ):
         stream = LeadStream(client, "command", claim_after=settings.claim_after)
         yield Lookout(stream, create_ledger(client, settings), StatusStore(pool))
@@ -326,7 +331,7 @@ async def open_ward(settings: Settings, ring: Callable[[], Awaitable[None]]) -> 
     """Rows, ledger and Graph, for a command that checks Pages and ends."""
     async with (
         create_pool(settings, 1) as pool,
-        aioredis.Redis.from_url(settings.redis_url, protocol=2, socket_timeout=5) as client,
+        command_client(settings) as client,
         open_graph(client, settings) as graph,
     ):
         budget = create_granter(create_ledger(client, settings), BudgetStore(pool), settings)
@@ -355,7 +360,7 @@ async def open_desk(settings: Settings) -> AsyncIterator[Desk]:
     """Rows, ledger and Graph, for a command that begins a backfill and ends."""
     async with (
         create_pool(settings, 1) as pool,
-        aioredis.Redis.from_url(settings.redis_url, protocol=2, socket_timeout=5) as client,
+        command_client(settings) as client,
         open_graph(client, settings) as graph,
     ):
         yield _create_desk(pool, client, graph, settings)
@@ -391,7 +396,7 @@ async def open_connecting(settings: Settings) -> AsyncIterator[ConnectingDesk]:
     """Rows, ledger, keys and Graph, for a command that connects Pages and ends."""
     async with (
         create_pool(settings, 1) as pool,
-        aioredis.Redis.from_url(settings.redis_url, protocol=2, socket_timeout=5) as client,
+        command_client(settings) as client,
         open_graph(client, settings) as graph,
     ):
         desk = _create_desk(pool, client, graph, settings)
@@ -444,7 +449,7 @@ async def open_erasures(settings: Settings) -> AsyncIterator[ErasureDesk]:
     """Erased rows and the list in Redis, for a command that carries out an order and ends."""
     async with (
         create_pool(settings, 1) as pool,
-        aioredis.Redis.from_url(settings.redis_url, protocol=2, socket_timeout=5) as client,
+        command_client(settings) as client,
     ):
         rows, listed = ErasureStore(pool), ErasedList(client)
         yield ErasureDesk(rows, listed, Forgetter(rows, listed, now))
@@ -471,7 +476,7 @@ async def open_trace(settings: Settings) -> AsyncIterator[TraceDesk]:
     """Rows, stream and Graph, for a command that looks for one lead and ends."""
     async with (
         create_pool(settings, 1) as pool,
-        aioredis.Redis.from_url(settings.redis_url, protocol=2, socket_timeout=5) as client,
+        command_client(settings) as client,
         AsyncExitStack() as opened,
     ):
         graph = open_graph(client, settings) if settings.app_secrets else None
