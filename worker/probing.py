@@ -30,7 +30,7 @@ from worker.graph.account import (
     subscribed_apps_request,
     subscriptions_request,
 )
-from worker.graph.wire import read_answer, read_object, read_result_page
+from worker.graph.wire import ResultPage, read_answer, read_object, read_result_page
 from worker.health import Facts, asks_for_rows
 from worker.inbox import is_id
 from worker.lead import graph_time
@@ -171,9 +171,7 @@ class Prober:
         )
         if isinstance(told, LeadSyncError):
             return ()
-        found = [each for each in told.entries if isinstance(each, dict) and is_id(str(each.get("id")))]
-        found.sort(key=lambda each: each.get("status") != "ACTIVE")
-        return tuple(str(each["id"]) for each in found[:1])
+        return active_first(told)[:1]
 
     async def _list_one(self, talk: Talk, facts: Facts, form_id: str) -> Facts:
         """A lead of the form, without ad fields, for which another permission would be needed."""
@@ -183,11 +181,7 @@ class Prober:
             lambda token: self._caller.request("GET", f"{form_id}/leads", token, query=query, kind="leads"),
             read_result_page,
         )
-        if not isinstance(told, LeadSyncError):
-            times = [graph_time(each.get("created_time")) for each in told.entries if isinstance(each, dict)]
-            return replace(facts, listing=None, was_listed=True, listed_time=times[0] if times else None)
-        if not isinstance(facts.listing, PermissionRefused):
-            facts = replace(facts, listing=told)
+        facts = with_listing(facts, told)
         if isinstance(told, NotVisibleYet):
             by_id = (("fields", "id"),)
             form = await self._page_calls.ask(
@@ -231,3 +225,18 @@ class Prober:
             lambda answer, now: read_answer(answer, (leadgen_id,), now),
         )
         return told if isinstance(told, LeadSyncError) else None
+
+
+def with_listing(facts: Facts, told: ResultPage | LeadSyncError) -> Facts:
+    """The facts with what a form's listing gave; a refused permission says more than another error, and stays."""
+    if not isinstance(told, LeadSyncError):
+        times = [graph_time(each.get("created_time")) for each in told.entries if isinstance(each, dict)]
+        return replace(facts, listing=None, was_listed=True, listed_time=times[0] if times else None)
+    return facts if isinstance(facts.listing, PermissionRefused) else replace(facts, listing=told)
+
+
+def active_first(told: ResultPage) -> tuple[str, ...]:
+    """The ids of the forms on a result page, those of active ones first."""
+    found = [each for each in told.entries if isinstance(each, dict) and is_id(str(each.get("id")))]
+    found.sort(key=lambda each: each.get("status") != "ACTIVE")
+    return tuple(str(each["id"]) for each in found)

@@ -31,10 +31,8 @@ from worker.graph.account import (
 )
 from worker.graph.wire import GraphAnswer, GraphRequest, read_object, read_result_page
 from worker.health import Facts
-from worker.inbox import is_id
-from worker.lead import graph_time
 from worker.page_calls import TokenMissing
-from worker.probing import PROBE_FIELDS
+from worker.probing import PROBE_FIELDS, active_first, with_listing
 from worker.tokens import PageTokens
 
 FORMS_LISTED: Final = 25
@@ -139,9 +137,7 @@ class _Talk:
         told = await self._own(request, read_result_page)
         if isinstance(told, LeadSyncError):
             return told
-        found = [each for each in told.entries if isinstance(each, dict) and is_id(str(each.get("id")))]
-        found.sort(key=lambda each: each.get("status") != "ACTIVE")
-        return tuple(str(each["id"]) for each in found)
+        return active_first(told)
 
     async def _lead(self, facts: Facts, form_id: str) -> Facts:
         """One lead of the form, without ad fields, for which another permission would be needed."""
@@ -150,11 +146,7 @@ class _Talk:
             self._caller.request("GET", f"{form_id}/leads", self._token, query=query, kind="leads"),
             read_result_page,
         )
-        if not isinstance(told, LeadSyncError):
-            times = [graph_time(each.get("created_time")) for each in told.entries if isinstance(each, dict)]
-            return replace(facts, listing=None, was_listed=True, listed_time=times[0] if times else None)
-        if not isinstance(facts.listing, PermissionRefused):
-            facts = replace(facts, listing=told)
+        facts = with_listing(facts, told)
         if isinstance(told, NotVisibleYet):
             by_id = (("fields", "id"),)
             form = await self._own(
