@@ -1,6 +1,6 @@
 """A Page's token -> what Meta tells of the Page: its token, subscription, forms and whether a lead can be listed.
 
-The same calls as the hourly check (checking.py), which acts upon what it finds; this file changes nothing: it derives
+The same calls as the hourly check (probing.py), upon which checking.py acts; this file changes nothing: it derives
 no token, subscribes nothing and parks nobody. Invariant: every call under the Page's token is granted first.
 """
 
