@@ -945,6 +945,23 @@ def test_many_deaths_of_one_reason_are_the_page_s_trouble(on_store: Any) -> None
     on_store(scenario)
 
 
+def test_who_was_being_read_when_its_page_was_parked_waits_with_the_others(on_store: Any) -> None:
+    """A reference in flight dies of the same reason after the Page is held for it: it is no dead letter of its own."""
+
+    async def scenario(world: World) -> None:
+        await world.settle(*((r, DeadLetter("not_visible")) for r in some(DEATHS)))
+        late = some(DEATHS + 3)[DEATHS:]
+        await world.settle((late[0], DeadLetter("not_visible")), (late[1], DeadLetter("lead_gone")), now=at(1))
+        states = {r["leadgen_id"]: r["state"] for r in await world.snapshot()}
+        assert states.pop(late[1].leadgen_id) == "dead"
+        assert set(states.values()) == {"waiting"}
+        await world.store.unpark([PAGE], at(2))
+        await world.settle((late[2], DeadLetter("not_visible")), now=at(3))
+        assert await world.state(DEATHS + 3) == "dead"
+
+    on_store(scenario)
+
+
 @pytest.mark.parametrize("what", ["reasons", "pages", "stored"])
 def test_scattered_deaths_are_the_leads_own(on_store: Any, what: str) -> None:
     """Deaths of several reasons, of several Pages, or with a lead stored in between park nobody."""

@@ -209,12 +209,16 @@ class LeadStore:
         return tuple(row["page_id"] for row in freed)
 
     async def _park_on_mass_death(self, page_id: str, reason: str, now: datetime) -> None:
-        deaths = self._settings.park_after_deaths
-        woken = await self._rows(
-            sql.MASS_DEATH, {"page_id": page_id, "reason": reason, "deaths": deaths, "now": now}
-        )
-        if woken:
-            await self.park(page_id, f"mass_{reason}", now)
+        died = {
+            "page_id": page_id,
+            "reason": reason,
+            "parked_reason": f"mass_{reason}",
+            "deaths": self._settings.park_after_deaths,
+            "now": now,
+        }
+        # Another process may have settled a death between our waking and our parking, and seen neither.
+        if await self._rows(sql.MASS_DEATH, died) and await self.park(page_id, f"mass_{reason}", now):
+            await self._rows(sql.MASS_DEATH, died)
 
     async def replay(
         self, now: datetime, *, ids: Sequence[str] | None, reason: str | None, page_id: str | None

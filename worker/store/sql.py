@@ -277,10 +277,13 @@ suspects as (
 update leadgen l set state = 'waiting', due_at = %(now)s, turn = l.turn + 1, attempts = 0, updated_at = %(now)s,
     trail = leadsync_trail(l.trail, {SECOND} || ' woken ' || l.reason)
 from suspects
-where l.leadgen_id = suspects.leadgen_id and (select count(*) from suspects) >= %(deaths)s
+where l.leadgen_id = suspects.leadgen_id and ((select count(*) from suspects) >= %(deaths)s
+    -- Who was being read when the Page was parked dies after the others.
+    or exists (select from pages where page_id = %(page_id)s and parked_reason = %(parked_reason)s))
 returning l.leadgen_id
 """
-"""Where many references of a Page died of one reason and none was stored since, they wait again: it is the Page."""
+"""Where many references of a Page died of one reason and none was stored since, or the Page is parked for that already,
+they wait again: it is the Page."""
 
 REPLAY: Final = f"""
 with chosen as (
