@@ -951,7 +951,9 @@ def test_who_was_being_read_when_its_page_was_parked_waits_with_the_others(on_st
     async def scenario(world: World) -> None:
         await world.settle(*((r, DeadLetter("not_visible")) for r in some(DEATHS)))
         late = some(DEATHS + 3)[DEATHS:]
-        await world.settle((late[0], DeadLetter("not_visible")), (late[1], DeadLetter("lead_gone")), now=at(1))
+        await world.settle(
+            (late[0], DeadLetter("not_visible")), (late[1], DeadLetter("lead_gone")), now=at(1)
+        )
         states = {r["leadgen_id"]: r["state"] for r in await world.snapshot()}
         assert states.pop(late[1].leadgen_id) == "dead"
         assert set(states.values()) == {"waiting"}
