@@ -46,7 +46,7 @@ class Stack:
         mark = secrets.token_hex(4)
         self.project = f"leadsync-test-{mark}"
         self.image = f"leadsync-test:{mark}"
-        self.port = _free_port()
+        self.port, self.metrics_port, self.prometheus_port = _free_port(), _free_port(), _free_port()
         self.secret = f"app-secret-{secrets.token_hex(16)}"
         self._passwords = [secrets.token_hex(16) for _ in range(3)]
         self._tokens = _demo()["PAGE_TOKENS"]
@@ -56,6 +56,7 @@ class Stack:
             f"COMPOSE_PROFILES=demo\nGRAPH_URL={_demo()['GRAPH_URL']}\nPAGE_TOKENS={self._tokens}\n"
             f"META_APP_SECRET={self.secret}\nMETA_VERIFY_TOKEN={verify}\nLEADSYNC_IMAGE={self.image}\n"
             f"REDIS_PASSWORD={redis}\nPOSTGRES_PASSWORD={postgres}\nRECEIVER_PORT={self.port}\n"
+            f"METRICS_PORT={self.metrics_port}\nPROMETHEUS_PORT={self.prometheus_port}\n"
         )
 
     @property
@@ -107,6 +108,15 @@ class Stack:
         told = json.loads(_run(["docker", "inspect", *ids], 60, True))
         return {each["Config"]["Labels"]["com.docker.compose.service"]: each for each in told}
 
+    def image_of(self, service: str) -> str:
+        """The image that docker-compose.yml names for a service."""
+        told = json.loads(self.compose("--profile", "*", "config", "--format", "json"))
+        return str(told["services"][service]["image"])
+
+    def has_image(self, image: str) -> bool:
+        """Whether the engine has it already."""
+        return bool(_run(["docker", "image", "ls", "--quiet", image], 60, True).strip())
+
     def health(self) -> dict[str, str]:
         """Each lasting service's health in the engine's words."""
         return {
@@ -138,7 +148,7 @@ def running(folder: Path) -> Iterator[Stack]:
         stack.compose("up", "--detach", "--wait")
         yield stack
     finally:
-        stack.compose("down", "--volumes", "--remove-orphans", check=False)
+        stack.compose("--profile", "*", "down", "--volumes", "--remove-orphans", check=False)
         subprocess.run(["docker", "image", "rm", stack.image], capture_output=True, check=False)
 
 
