@@ -14,6 +14,7 @@ from rich.text import Text
 
 from worker.budget_report import gather as gather_budget
 from worker.errors import LeadSyncError
+from worker.foreign_text import clean
 from worker.health import ASPECTS, OK, UNKNOWN, remedy
 from worker.runtime import create_pool, now, open_ward
 from worker.settings import Settings
@@ -192,7 +193,7 @@ def render_one(page: Mapping[str, Any], at: datetime) -> Group:
     elif page["held"]:
         state.append(f", {page['held']['reason']}, until {_clock(page['held']['until'])}", "yellow")
     # A name is somebody's text: no markup is read in it.
-    table.add_row("Page", Text(" ".join(filter(None, (page["page_id"], page["name"])))))
+    table.add_row("Page", Text(clean(" ".join(filter(None, (page["page_id"], page["name"]))))))
     table.add_row("state", state)
     _remedy(table, page["parked"])
     for name in ASPECTS:

@@ -4,7 +4,6 @@ It asks nobody and writes nowhere. Invariants: the screen is never wider or long
 (names of Pages and forms) is read as markup or reaches the terminal with a control character in it.
 """
 
-import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from worker.flow import Flow
+from worker.foreign_text import clean
 from worker.inbox import QUEUES
 from worker.status import SILENT_SECONDS, count
 
@@ -34,15 +34,6 @@ class Section:
     label: str
     lines: Sequence[Text]
     is_wrong: bool = False
-
-
-def clean(text: str) -> str:
-    """`text` without what steers a terminal: control characters, escapes, marks of direction, line breaks."""
-    return "".join("\N{REPLACEMENT CHARACTER}" if _steers(character) else character for character in text)
-
-
-def _steers(character: str) -> bool:
-    return unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 
 
 def view(report: Mapping[str, Any], flow: Flow, *, width: int, height: int, every: float) -> Text | Table:

@@ -12,6 +12,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from worker.foreign_text import clean
 from worker.stream_search import Lying, Standing
 from worker.tracing import MetaSays, Row, Trace
 from worker.trail import WORDS, Entry, calls_of
@@ -390,7 +391,7 @@ def _facts(told: Mapping[str, Any]) -> Table:
         table.add_row("calls made for it", f"about {told['calls']}")
     if form:
         named = " ".join(filter(None, (form["form_id"], form["name"])))
-        table.add_row("its form", f"{named}{_covered(form, None)}")
+        table.add_row("its form", Text(f"{clean(named)}{_covered(form, None)}"))
     if day:
         table.add_row(
             "reconciled that day",

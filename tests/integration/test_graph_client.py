@@ -360,6 +360,32 @@ def test_a_redirect_is_not_followed() -> None:
     on_world(scenario)
 
 
+def test_a_next_that_leads_elsewhere_is_not_followed() -> None:
+    """Only the cursor of a result page is taken from it, and asked for where all is, whatever it looks like."""
+
+    async def scenario(world: World) -> None:
+        trap = Answers()
+        listener = await asyncio.start_server(trap.serve, "127.0.0.1", 0)
+        async with listener:
+            elsewhere = (
+                f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/v25.0/77/leads?access_token={TOKEN}"
+            )
+            after = "x&access_token=other#/../../me"
+            told = {"data": [], "paging": {"cursors": {"before": "a", "after": after}, "next": elsewhere}}
+            world.server.says.append(answer(told))
+            page = await world.list_leads()
+            assert page.after == after
+            await world.list_leads(after=page.after)
+            assert trap.connections == 0
+        first, second = (urlsplit(request.split()[1].decode()) for request in world.server.requests)
+        assert second.path == first.path
+        asked = [dict(parse_qsl(each.query)) for each in (first, second)]
+        assert asked[1].pop("after") == after
+        assert asked[0] == asked[1]
+
+    on_world(scenario)
+
+
 def test_a_server_that_does_not_answer_is_given_up() -> None:
     """After its time a call ends, and its connection with it."""
 

@@ -25,7 +25,7 @@ TOKEN: Final = re.compile(
 """A token of the sandbox, whoever it is for."""
 ANSWER: Final = re.compile(
     rb"(?i:lead\.?[0-9]+(?:\+ads|%2Bads)?" + _AT + rb"example\.(?:com|org))"
-    rb"|(?i:[0-9]+" + _AT + rb"b.{1,8}cher\.example)"
+    rb"|(?i:[0-9]" + _AT + rb"b.{1,8}cher\.example)"
     rb"|(?:\+|%2B)4915[0-9]{8}"
     rb"|0151 [0-9]{7}"
 )

@@ -114,7 +114,7 @@ def test_without_a_choice_the_error_names_the_pages() -> None:
     """And nothing in a Page's name steers the terminal."""
     with pytest.raises(click.UsageError) as refused:
         command._choose(KNOWN, (), everything=False, interactive=False)
-    assert "7 (Café), 8 (Roofs?[2J)" in refused.value.message
+    assert "7 (Café), 8 (Roofs\N{REPLACEMENT CHARACTER}[2J)" in refused.value.message
 
 
 @pytest.mark.parametrize(

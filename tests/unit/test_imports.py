@@ -21,6 +21,7 @@ PURE = {
     "worker.slices",
     "worker.outcomes",
     "worker.trail",
+    "worker.foreign_text",
 }
 """What any deciding file may lean on."""
 
@@ -119,7 +120,7 @@ LAYERS: dict[str, set[str]] = {
     "worker.questions": PURE | {"worker.form"},
     "worker.when": set(),
     "worker.flow": set(),
-    "worker.status_view": {"worker.flow", "worker.inbox", "worker.status"},
+    "worker.status_view": {"worker.flow", "worker.foreign_text", "worker.inbox", "worker.status"},
     "worker.cells": set(),
     "worker.destination": {"worker.errors"},
     "worker.export": PURE | {"worker.cells", "worker.questions"},

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from tests.fakes.time import NOW
 from worker.flow import Flow
-from worker.status_view import clean, plain_line, span, sparkline, view
+from worker.status_view import plain_line, span, sparkline, view
 
 PAGE = "102938475610293"
 SIZES = [(40, 8), (50, 12), (80, 24), (119, 30), (120, 24), (160, 50), (240, 60)]
@@ -162,15 +162,6 @@ def test_a_name_of_metas_steers_no_terminal_and_is_no_markup(width: int) -> None
     screen = shown(a_bad_report(NASTY), width, 60, terminal=True)
     assert "[red]Evil" in screen
     assert not set("\x1b\x07\x9b\r\u202e\u200b") & set(screen)
-
-
-def test_letters_of_all_scripts_stay_as_they_are() -> None:
-    """Only what steers a terminal is replaced."""
-    assert clean("Café 店 Ωmega عربي 🎂") == "Café 店 Ωmega عربي 🎂"
-    assert (
-        clean("a\x00b\x1bc\nd")
-        == "a\N{REPLACEMENT CHARACTER}b\N{REPLACEMENT CHARACTER}c\N{REPLACEMENT CHARACTER}d"
-    )
 
 
 def test_a_plain_line_is_one_line_of_printable_ascii() -> None:

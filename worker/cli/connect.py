@@ -8,7 +8,6 @@ import json
 import re
 import signal
 import sys
-import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -21,6 +20,7 @@ import click
 from worker.cli.command import SERVERS, answer_of, data_dir_option, settings_for
 from worker.cli.pages import pages
 from worker.errors import ConfigurationError, LeadSyncError
+from worker.foreign_text import clean
 from worker.inbox import is_id
 from worker.settings import Settings
 
@@ -284,9 +284,9 @@ def _choose(
     if not interactive:
         named = ", ".join(f"{page.page_id} ({page.name})" for page in known[:MOST_NAMED])
         more = f" and {len(known) - MOST_NAMED} more" if len(known) > MOST_NAMED else ""
-        raise click.UsageError(f"say which Pages, with --page ID or --all: {_plain(named)}{more}")
+        raise click.UsageError(f"say which Pages, with --page ID or --all: {clean(named)}{more}")
     for number, page in enumerate(known, 1):
-        click.echo(f"  {number:>3}  {page.page_id}  {_plain(page.name)}", err=True)
+        click.echo(f"  {number:>3}  {page.page_id}  {clean(page.name)}", err=True)
     asked = "Which Pages? Numbers with commas between, or all"
     with _interruptible():
         numbers: Sequence[int] = click.prompt(
@@ -361,18 +361,18 @@ class _Sheet:
 
         if step.page_id is not None and step.page_id != self._page_id:
             name = self.names.get(step.page_id, "")
-            self._line(Text(_plain(f"Page {step.page_id}  {name}".rstrip()), style="bold"))
+            self._line(Text(clean(f"Page {step.page_id}  {name}".rstrip()), style="bold"))
         self._page_id = step.page_id
         sign, plain, colour = _SIGNS[step.state]
         sign = sign if self._console.encoding.lower().startswith("utf") else plain
         before = "  " if step.page_id else ""
         label = f"{_LABELS.get(step.what, step.what):<13}"
         style = "" if step.state != "already" else "dim"
-        self._line(Text.assemble(f"{before}", (sign, colour), f" {label} ", (_plain(step.told), style)))
+        self._line(Text.assemble(f"{before}", (sign, colour), f" {label} ", (clean(step.told), style)))
         for detail in step.details:
-            self._line(Text(f"{before}{' ' * 16}{_plain(detail)}", style="dim"))
+            self._line(Text(f"{before}{' ' * 16}{clean(detail)}", style="dim"))
         if step.remedy is not None:
-            self._line(Text.assemble(f"{before}{' ' * 16}", ("do: ", colour), _plain(step.remedy)))
+            self._line(Text.assemble(f"{before}{' ' * 16}", ("do: ", colour), clean(step.remedy)))
 
     def sum_up(self, connection: "Connection", achieved: bool) -> None:
         """Show what it all came to, and what may be next."""
@@ -401,8 +401,3 @@ def _console() -> "Console":
     from rich.console import Console
 
     return Console()
-
-
-def _plain(text: str) -> str:
-    """Without signs that steer a terminal, or that none can show: a Page's name is somebody else's text."""
-    return "".join("?" if unicodedata.category(sign) in ("Cc", "Cs") else sign for sign in text)
