@@ -5,9 +5,9 @@
     redis_6_url     -> a Redis 6.2 that keeps nothing, emptied, for tests that empty it themselves or fill it
     redis_7_url     -> the same of Redis 7 or newer
     postgres_url    -> a database of its own, fresh, dropped afterwards
-    database        -> the same with this version's schema
+    database        -> one with this version's schema, as if fresh
 
-How these servers are started and ended is in tests/servers.py.
+How these servers are started and ended is in tests/servers.py, how databases are lent in tests/databases.py.
 """
 
 import itertools
@@ -17,16 +17,17 @@ import socket
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 from urllib.parse import urlsplit, urlunsplit
 
-import psycopg
 import pytest
 import redis
 import structlog
 from hypothesis import settings
 
+from tests.databases import Databases, dropped, made, url_of
 from tests.servers import prepared, running, short_folder
 from worker.embedded import ServerProcess, prepare_postgres, prepare_redis
 from worker.embedded.redis_server import redis_version
@@ -38,7 +39,6 @@ settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
 REDIS_DATABASES = itertools.cycle(range(1, 16))
-POSTGRES_DATABASES = itertools.count(1)
 
 
 def pytest_configure() -> None:
@@ -82,8 +82,10 @@ def redis_server(server_folder: Path) -> Iterator[ServerProcess]:
 
 @pytest.fixture(scope="session")
 def postgres_server(server_folder: Path) -> Iterator[ServerProcess]:
-    """A Postgres cluster for this run, set as in production."""
-    with running(prepared(prepare_postgres, server_folder), server_folder / "postgres.log") as server:
+    """A Postgres cluster for this run, set as in production, but that it need not survive a loss of power."""
+    server = prepared(prepare_postgres, server_folder)
+    server = replace(server, argv=(*server.argv, "-c", "fsync=off"))
+    with running(server, server_folder / "postgres.log") as server:
         yield server
 
 
@@ -178,32 +180,24 @@ def _emptied(url: str) -> str:
 @pytest.fixture
 def postgres_url(postgres_server: ServerProcess) -> Iterator[str]:
     """A Postgres database that this test has to itself, fresh."""
-    with _database(postgres_server, "template1") as url:
-        yield url
+    name = made(postgres_server, "template1")
+    yield url_of(postgres_server, name)
+    dropped(postgres_server, name)
 
 
 @pytest.fixture(scope="session")
-def migrated(postgres_server: ServerProcess) -> Iterator[str]:
-    """The name of a database with this version's schema, to be copied: migrating takes longer than most tests."""
-    with _database(postgres_server, "template1") as url:
-        migrate(url)
-        yield urlsplit(url).path.removeprefix("/")
+def databases(postgres_server: ServerProcess) -> Databases:
+    """Databases with this version's schema, to be lent: migrating takes longer than most tests."""
+    original = made(postgres_server, "template1")
+    migrate(url_of(postgres_server, original))
+    return Databases(postgres_server, original)
 
 
 @pytest.fixture
-def database(postgres_server: ServerProcess, migrated: str) -> Iterator[str]:
+def database(databases: Databases) -> Iterator[str]:
     """A Postgres database that this test has to itself, with this version's schema."""
-    with _database(postgres_server, migrated) as url:
+    with databases.lent() as url:
         yield url
-
-
-@contextmanager
-def _database(server: ServerProcess, template: str) -> Iterator[str]:
-    name = f"test_{next(POSTGRES_DATABASES)}"
-    with psycopg.connect(server.url, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}".encode())
-        yield urlunsplit(urlsplit(server.url)._replace(path=f"/{name}"))
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
 
 
 @pytest.fixture
