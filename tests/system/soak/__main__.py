@@ -4,6 +4,7 @@ python -m tests.system.soak --minutes 30 --seed 1 --leads-per-second 111
 """
 
 import json
+import socket
 import sys
 import tempfile
 from pathlib import Path
@@ -19,6 +20,9 @@ FAULTS_A_MINUTE = 10.0
 POOR_SHARE = 0.5
 """Calls of the poor Page's window, by the leads that it gets in one."""
 PAGES = 5
+EXISTING = click.Path(exists=True, dir_okay=False, path_type=Path)
+FRESH = click.Path(dir_okay=False, path_type=Path)
+FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
 @click.command(help=f"{__doc__}")
@@ -34,29 +38,17 @@ PAGES = 5
 @click.option(
     "--only", multiple=True, type=click.Choice(sorted(RECIPES)), help="Only these kinds; repeatable."
 )
-@click.option(
-    "--plan",
-    "plan_file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Carry out this plan.",
-)
+@click.option("--plan", "plan_file", type=EXISTING, help="Carry out the plan in this file.")
 @click.option("--show-plan", is_flag=True, help="Print the plan and end.")
 @click.option("--former", default="", help="Begin with the code of this commit and roll over to this one.")
 @click.option(
     "--answer-seconds", default=1.0, show_default=True, help="How long a 200 of the receiver may take."
 )
+@click.option("--settle-seconds", default=420.0, show_default=True, help="How long until all must be stored.")
 @click.option(
-    "--settle-seconds", default=420.0, show_default=True, help="How long it may take until all is stored."
+    "--keep", default=Path(tempfile.gettempdir()), type=FOLDER, help="Where a failed soak leaves its log."
 )
-@click.option(
-    "--keep",
-    default=Path(tempfile.gettempdir()),
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Where a failed soak leaves its log.",
-)
-@click.option(
-    "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures here."
-)
+@click.option("--json", "json_file", type=FRESH, help="Write the figures here.")
 def main(
     minutes: float, seed: int, rate: float, faults: int | None, window: float, only: tuple[str, ...],
     plan_file: Path | None, show_plan: bool, former: str, answer_seconds: float, settle_seconds: float, keep: Path,
@@ -96,8 +88,6 @@ def main(
 
 
 def _free_port() -> int:
-    import socket
-
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

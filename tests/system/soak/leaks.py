@@ -1,7 +1,7 @@
 """Samples over time -> what grows without bound. Pure.
 
-A process is judged over its own life, for kills hide what grows slowly across lives. Early samples do not count: caches and
-pools fill. Invariant: too few samples judge nothing.
+A process is judged over its own life, for kills hide what grows slowly across lives. Early samples do not count:
+caches and pools fill. Invariant: too few samples judge nothing.
 """
 
 import statistics
@@ -17,7 +17,8 @@ MEMORY_GROWTH = 48 * 1024 * 1024
 """Bytes from the second quarter of a life to the last one."""
 MOST_MEMORY = 600 * 1024 * 1024
 """Bytes of any process of ours at any moment."""
-DESCRIPTOR_GROWTH = 16
+DESCRIPTOR_GROWTH = 80
+"""As many connections to Graph as a process may have open, and a few: its pool of them fills when there is work."""
 MOST_DESCRIPTORS = 400
 NOT_OURS = ("sandbox", "redis", "postgres")
 """The sandbox keeps every call and every lead in memory, and the servers what they are given."""
@@ -43,7 +44,7 @@ BOUNDS = {
 
 
 def growing(samples: Sequence[Sample], tables_per_minute: float) -> list[str]:
-    """A sentence for each thing that grew beyond its bound. Tables other than leadgen may gain so many rows a minute."""
+    """A sentence for each thing that grew beyond its bound; tables but leadgen may gain so many rows a minute."""
     found = [*_processes(samples), *_sizes(samples)]
     found += _tables(samples, tables_per_minute)
     return found

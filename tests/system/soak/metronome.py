@@ -1,8 +1,9 @@
-"""A clockwork in a process of its own: how late it was, and how slow the disk -> moments in which the machine stood still.
+"""A clockwork in a process of its own: how late it was, how slow the disk -> when the machine stood still.
 
     python -m tests.system.soak.metronome FILE      one line a moment: unix time, seconds
 
-On a machine that others use, an answer may be late though nobody is to blame. This says when, knowing nothing of leadsync.
+On a machine that others use, an answer may be late though nobody is to blame. This says when, knowing nothing of
+leadsync.
 """
 
 import os

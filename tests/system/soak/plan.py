@@ -165,7 +165,7 @@ def read_plan(text: str) -> tuple[Fault, ...]:
             fault = Fault(**json.loads(line))
         except (ValueError, TypeError):
             raise ValueError(
-                f"line {number} of the plan is no fault; write at, kind, target, seconds, amount"
+                f"line {number} of the plan is no fault: at, kind, target, seconds, amount"
             ) from None
         if fault.kind not in (*RECIPES, ROLL):
             raise ValueError(f"line {number} of the plan: no such kind: {fault.kind}")

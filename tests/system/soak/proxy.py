@@ -2,8 +2,8 @@
 
     client <-> 127.0.0.1:port <-> neighbour (TCP or Unix socket)
 
-All run on one event loop in a thread of their own; orders may come from any thread. A lost reply is one that the neighbour
-sent and the client never gets: what was asked for has been done.
+All run on one event loop in a thread of their own; orders may come from any thread. A lost reply is one that the
+neighbour sent and the client never gets: what was asked for has been done.
 Invariant: a proxy without an order passes every byte on unchanged and in order.
 """
 

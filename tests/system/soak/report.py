@@ -1,4 +1,4 @@
-"""A finding -> text for a person: figures, and of a broken promise the seed, the plan up to there and the log's tail."""
+"""A finding -> text for a person: figures, and of a broken promise the seed, the plan and the log's tail."""
 
 from collections import Counter
 from pathlib import Path

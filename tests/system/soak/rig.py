@@ -2,8 +2,8 @@
 
     settings of a soak -> tests/system/whole.py, its processes rewired -> Rig
 
-It strikes nothing and judges nothing. Invariant: the soak itself asks Redis, Postgres and the sandbox directly, past every
-proxy and with the true time.
+It strikes nothing and judges nothing. Invariant: the soak itself asks Redis, Postgres and the sandbox directly, past
+every proxy and with the true time.
 """
 
 import urllib.parse

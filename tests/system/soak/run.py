@@ -11,11 +11,12 @@ import random
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,6 @@ from tests.system.soak.rig import Rig, build_rig
 from tests.system.soak.strikes import Striker, Undo
 from tests.system.soak.watch import Watcher
 from tests.system.soak.waves import Wave
-from tests.system.whole import Whole
 
 LATENCY_SECONDS = 0.1
 HISTORY = 400
@@ -35,6 +35,8 @@ BACK_SECONDS = 20.0
 """After it was hit the receiver may be away so long: the supervisor waits up to ten seconds, and it has to start."""
 STALL_SECONDS = 2.0
 """Around a moment in which the machine stood still."""
+FIRST_SECONDS = 3.0
+"""The first answers of a receiver that has just started: it connects to Redis, and the processes beside it start."""
 TELL_EVERY_SECONDS = 30.0
 
 
@@ -55,7 +57,7 @@ class Shape:
     clock: bool = True
     revision: str | None = None
     metrics_port: int = 0
-    keep: Path = Path("/tmp")
+    keep: Path = Path(tempfile.gettempdir())
 
 
 @dataclass(slots=True)
@@ -171,6 +173,7 @@ class _Soak:
         self._limit_poor_page()
         with _metronome(self._stack.folder) as stalls:
             self._began = time.monotonic()
+            self._excused.append((time.time(), time.time() + FIRST_SECONDS))
             self._watcher.start()
             self._carry_out()
             loaded = time.monotonic() - self._began
@@ -197,7 +200,7 @@ class _Soak:
         undone: list[Undo] = []
 
         def at(moment: float, do: Callable[[], None]) -> None:
-            heapq.heappush(todo, (moment, len(undone) * 0 + next(order), do))
+            heapq.heappush(todo, (moment, next(order), do))
 
         order = iter(range(10**9))
         for fault in self._plan:
@@ -275,8 +278,6 @@ class _Soak:
         )
 
     def _judge(self, stalls: Path) -> Finding:
-        from dataclasses import replace
-
         samples = self._watcher.samples
         samples.append(self._watcher.look())
         excused = [*self._excused, *_stalls(stalls)]
@@ -381,6 +382,3 @@ def _metronome(folder: Path) -> Any:
 def tail(path: Path, lines: int) -> str:
     """The last lines of a log."""
     return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
-
-
-__all__ = ["Finding", "Shape", "Whole", "run", "tail"]

@@ -2,8 +2,8 @@
 
     Fault -> Struck(hit, undo);  what an operator or Meta must see through, however often -> Errands, a thread beside
 
-What is hit is only what the plan says; it decides nothing. Invariant: `undo` may be called at any time, twice, and while the
-thing that it mends is away.
+What is hit is only what the plan says; it decides nothing. Invariant: `undo` may be called at any time, twice, and
+while the thing that it mends is away.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from pathlib import Path
 import psycopg
 import redis
 
-from tests.system.soak.plan import Fault
+from tests.system.soak.plan import TOKEN_DEATHS, Fault
 from tests.system.soak.rig import Rig
 from tests.system.whole import APP_SECRET, VERIFY_TOKEN
 from worker.graph.wire import appsecret_proof
@@ -293,7 +293,7 @@ class Striker:
     # ---- tokens and people
 
     def _token(self, fault: Fault) -> Struck:
-        error = self._luck.choice(("190", "190/458", "190/460", "190/463", "102"))
+        error = self._luck.choice(TOKEN_DEATHS)
         if fault.target == "page":
             # It is derived anew by itself.
             self.stack.post("tokens", {"revoke": "page", "pages": [self._page()], "error": error})

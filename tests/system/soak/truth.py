@@ -1,7 +1,7 @@
 """The stack -> facts for the judge: Graph's own leads and calls, every row compared with them, what is left to do.
 
-It judges nothing. Invariant: rows are read from Postgres and leads from the sandbox, past leadsync's own code, but for the
-comparison of one row with one lead, which is the demo's.
+It judges nothing. Invariant: rows are read from Postgres and leads from the sandbox, past leadsync's own code, but for
+the comparison of one row with one lead, which is the demo's.
 """
 
 from collections.abc import Mapping
@@ -22,13 +22,14 @@ create table if not exists moved_back (leadgen_id text);
 create or replace function note_move() returns trigger language plpgsql as
     $$ begin insert into moved_back values (old.leadgen_id); return null; end $$;
 create or replace trigger note_move after update on leadgen for each row
-    when (old.state = 'stored' and new.state not in ('stored', 'erased') or old.state = 'erased' and new.state <> 'erased')
+    when (old.state = 'stored' and new.state not in ('stored', 'erased')
+        or old.state = 'erased' and new.state <> 'erased')
     execute function note_move();
 """
 
 
 def watch_moves(stack: Whole) -> None:
-    """Let Postgres itself note every row that stops being stored, unless it is erased, or that comes back from there."""
+    """Let Postgres itself note every row that stops being stored, unless it is erased, or comes back from there."""
     with psycopg.connect(stack.settings.database_url, autocommit=True) as connection:
         connection.execute(_WATCH)
 

@@ -1,7 +1,7 @@
-"""The running stack, looked at every few seconds from outside -> samples: memory, descriptors, connections, sizes, ages.
+"""The running stack, looked at every few seconds from outside -> samples: memory, connections, sizes, ages.
 
-It judges nothing (leaks.py does) and asks the servers directly. Invariant: what cannot be asked at a moment is left out of
-that sample, so an outage is no figure.
+It judges nothing (leaks.py does) and asks the servers directly. Invariant: what cannot be asked at a moment is left out
+of that sample, so an outage is no figure.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
 """A seed and a rate -> the orders to the sandbox's sender that bring the leads of a soak. Pure.
 
-Every wave is a few seconds of leads: duplicated, reordered, in all payload variants, some never announced, some long after
-they were made or not visible at first, with other changes and the dashboard's samples among them.
+Every wave is a few seconds of leads: duplicated, reordered, in all payload variants, some never announced, some long
+after they were made or not visible at first, with other changes and the dashboard's samples among them.
 """
 
 import random
