@@ -31,8 +31,6 @@ from tests.system.soak.waves import Wave
 LATENCY_SECONDS = 0.1
 HISTORY = 400
 """Leads that Meta holds from before: a backfill brings them, under the same faults."""
-BACK_SECONDS = 20.0
-"""After it was hit the receiver may be away so long: the supervisor waits up to ten seconds, and it has to start."""
 STALL_SECONDS = 2.0
 """Around a moment in which the machine stood still."""
 FIRST_SECONDS = 3.0
@@ -164,16 +162,14 @@ class _Soak:
         self._watcher = Watcher(rig.stack, every=max(1.0, min(5.0, shape.seconds / 60)))
         self._struck: Counter[str] = Counter()
         self._missed: Counter[str] = Counter()
-        self._excused: list[tuple[float, float]] = []
-        self._began = time.monotonic()
+        self._began, self._started = time.monotonic(), time.time()
 
     def run(self) -> Finding:
         """The whole of it."""
         truth.watch_moves(self._stack)
         self._limit_poor_page()
         with _metronome(self._stack.folder) as stalls:
-            self._began = time.monotonic()
-            self._excused.append((time.time(), time.time() + FIRST_SECONDS))
+            self._began, self._started = time.monotonic(), time.time()
             self._watcher.start()
             self._carry_out()
             loaded = time.monotonic() - self._began
@@ -237,9 +233,6 @@ class _Soak:
         undone.append(struck.undo)
         if fault.seconds:
             at(passed + fault.seconds, struck.undo)
-        if fault.target in ("receiver", "webhook") or fault.kind == "roll":
-            now = time.time()
-            self._excused.append((now - 1, now + fault.seconds + BACK_SECONDS))
 
     def _send(self, wave: Wave, at: Callable[[float, Callable[[], None]], None]) -> None:
         if not wave.late:
@@ -280,7 +273,7 @@ class _Soak:
     def _judge(self, stalls: Path) -> Finding:
         samples = self._watcher.samples
         samples.append(self._watcher.look())
-        excused = [*self._excused, *_stalls(stalls)]
+        excused = [(self._started, self._started + FIRST_SECONDS), *self._striker.away, *_stalls(stalls)]
         answers = truth.read_answers(self._stack)
         ages = {
             name: max((sample.sizes.get(name, 0.0) for sample in samples), default=0.0)

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import urllib.parse
 import urllib.request
 from collections.abc import Callable
@@ -31,6 +32,8 @@ from worker.settings import environment
 
 ERRAND_SECONDS = 240.0
 """An order is given again until it is carried out; not for longer."""
+BACK_SECONDS = 20.0
+"""After it was hit the receiver may be away so long: the supervisor waits up to ten seconds, and it has to start."""
 Undo = Callable[[], None]
 
 
@@ -98,10 +101,17 @@ class Striker:
         self._luck = luck
         self._pages, self._latency = pages, latency
         self._graph_faults = 0
+        self.away: list[tuple[float, float]] = []
+        """Stretches of unix time in which the receiver cannot answer, since it was hit."""
 
     def strike(self, fault: Fault) -> Struck:
         """Carry out one fault."""
+        if fault.target in ("receiver", "webhook"):
+            self._receiver_is_hit(fault.seconds)
         return getattr(self, f"_{fault.kind}")(fault)  # type: ignore[no-any-return]
+
+    def _receiver_is_hit(self, seconds: float = 0.0) -> None:
+        self.away.append((time.time() - 1, time.time() + seconds + BACK_SECONDS))
 
     # ---- processes
 
@@ -140,6 +150,8 @@ class Striker:
             pid = self.stack.pid(name)
             cwd = os.readlink(f"/proc/{pid}/cwd") if pid else ""
             if pid and Path(cwd).name == "former":
+                if name == "receiver":
+                    self._receiver_is_hit()
                 self.stack.kill(pid, signal.SIGTERM)
                 return False
             if pid:
