@@ -258,12 +258,12 @@ class _Soak:
         return not violations(facts)
 
     def _facts_of_rows(self) -> Facts:
-        leads = self._stack.truth()
+        leads, rows = truth.compare(self._stack)
         orders = self._striker.orders
         return Facts(
-            truth=frozenset(leads),
-            rows=truth.read_rows(self._stack, leads),
-            results=truth.read_results(self._stack) if orders.deleted else {},
+            truth=leads,
+            rows=rows,
+            results=truth.read_results(self._stack, orders.deleted),
             forgotten=frozenset(orders.done),
             perhaps_forgotten=frozenset(orders.tried),
             deleted=frozenset(orders.deleted),

@@ -4,7 +4,10 @@ It judges nothing. Invariant: rows are read from Postgres and leads from the san
 the comparison of one row with one lead, which is the demo's.
 """
 
-from collections.abc import Mapping
+import json
+import urllib.request
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any
 
 import psycopg
@@ -17,6 +20,8 @@ from tests.system.whole import APP_SECRET, VERIFY_TOKEN, Whole
 from worker.demo import differences, get_lines
 from worker.inbox import STREAM
 
+PART = 2_000
+"""Leads that are compared at a time."""
 _WATCH = """
 create table if not exists moved_back (leadgen_id text);
 create or replace function note_move() returns trigger language plpgsql as
@@ -40,19 +45,39 @@ def moved_back(stack: Whole) -> tuple[str, ...]:
         return tuple(str(row[0]) for row in connection.execute("select distinct leadgen_id from moved_back"))
 
 
-def read_rows(stack: Whole, truth: Mapping[str, Any]) -> dict[str, Found]:
-    """Every row, the stored ones compared with Graph's answer."""
-    found = {}
-    with (
-        psycopg.connect(stack.settings.database_url, row_factory=dict_row) as connection,
-        connection.cursor("rows") as cursor,
-    ):
-        for row in cursor.execute("select * from leadgen"):
-            lead = truth.get(row["leadgen_id"])
-            compared = lead is not None and row["state"] == "stored"
-            differs = differences(lead, row) if lead is not None and compared else ()
-            found[row["leadgen_id"]] = Found(row["state"], row["reason"], differs)
-    return found
+def compare(stack: Whole) -> tuple[frozenset[str], dict[str, Found]]:
+    """The ids of all leads that Meta has, and every row by its id, the stored ones compared with Graph's answer.
+
+    A part at a time: of hundreds of thousands of leads only ids and verdicts are kept.
+    """
+    with psycopg.connect(stack.settings.database_url, row_factory=dict_row) as connection:
+        rows = _states_of(connection)
+        truth: set[str] = set()
+        for leads in _parts(f"{stack.sandbox_url}/sandbox/truth"):
+            truth.update(leads)
+            query = "select * from leadgen where state = 'stored' and leadgen_id = any(%s)"
+            for row in connection.execute(query, (list(leads),)):
+                if differs := differences(leads[row["leadgen_id"]], row):
+                    rows[row["leadgen_id"]] = Found("stored", row["reason"], differs)
+    return frozenset(truth), rows
+
+
+def _states_of(connection: "psycopg.Connection[dict[str, Any]]") -> dict[str, Found]:
+    same: dict[tuple[str, str | None], Found] = {}
+    rows = {}
+    with connection.cursor("rows") as cursor:
+        cursor.itersize = PART
+        for row in cursor.execute("select leadgen_id, state, reason from leadgen"):
+            kind = row["state"], row["reason"]
+            rows[row["leadgen_id"]] = same.setdefault(kind, Found(*kind))
+    return rows
+
+
+def _parts(url: str) -> Iterator[dict[str, Any]]:
+    """The sandbox's leads by id, so many at a time."""
+    with urllib.request.urlopen(url, timeout=300) as lines:
+        while part := {lead["id"]: lead for lead in map(json.loads, islice(lines, PART))}:
+            yield part
 
 
 def read_states(stack: Whole) -> dict[str, int]:
@@ -91,9 +116,9 @@ def read_answers(stack: Whole) -> list[Answer]:
     return [Answer(*line) for line in get_lines(f"{stack.sandbox_url}/sandbox/send/log")]
 
 
-def read_results(stack: Whole) -> dict[str, dict[str, int]]:
-    """What Graph answered for each lead that was asked for by its id."""
-    return {record["id"]: record["results"] for record in get_lines(f"{stack.sandbox_url}/sandbox/leads")}
+def read_results(stack: Whole, leadgen_ids: Iterable[str]) -> dict[str, dict[str, int]]:
+    """What Graph answered for each of these leads when it was asked for by its id."""
+    return {leadgen_id: stack.get(f"leads/{leadgen_id}")["results"] for leadgen_id in leadgen_ids}
 
 
 def look_for_canaries(stack: Whole) -> tuple[str, ...]:
