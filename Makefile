@@ -18,7 +18,7 @@ READY := $(VENV)/.ready
 READY_DEV := $(VENV)/.ready-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-compose lint bench lock clean
+.PHONY: help demo up test test-compose lint bench soak lock clean
 .DELETE_ON_ERROR:
 # Two runs at once in one environment would tear it.
 .NOTPARALLEL:
@@ -64,6 +64,9 @@ lint: $(READY_DEV)  ## ruff and mypy
 
 bench: $(READY_DEV)  ## measure the claims of the README beside a plain Celery worker
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+soak: $(READY_DEV)  ## let leads come in while a seeded plan of faults befalls every part, e.g. ARGS="--minutes 30 --seed 1"
+	@$(BIN)/python -m tests.system.soak $(ARGS)
 
 lock: pyproject.toml  ## choose the newest versions that pyproject.toml allows, and write both locks
 	@$(find_python); $(make_venv) "$$python" .venv-lock || exit 1

@@ -58,6 +58,7 @@ def routes(sandbox: Sandbox) -> list[web.RouteDef]:
         web.post("/sandbox/send", it.send),
         web.get("/sandbox/send", it.progress),
         web.delete("/sandbox/send", it.stop_sending),
+        web.get("/sandbox/send/log", it.attempts),
         web.get("/sandbox/subscriptions", it.subscriptions),
         web.post("/sandbox/subscriptions", it.drop_subscriptions),
         web.post("/sandbox/verify", it.verify),
@@ -204,6 +205,10 @@ class _Control:
     async def stop_sending(self, http: web.Request) -> web.Response:
         await self._sandbox.sender.stop()
         return await self.progress(http)
+
+    async def attempts(self, http: web.Request) -> web.StreamResponse:
+        # Over a copy, as the log of calls.
+        return await _lines(http, list(self._sandbox.journal.attempts))
 
     async def subscriptions(self, _: web.Request) -> web.Response:
         return _json(self._sandbox.graph.subscriptions.report())

@@ -17,6 +17,12 @@ MOST_LOGGED: Final = 2_000_000
 """Calls that the log holds; the oldest make room. Some 250 MB when it is full."""
 
 
+MOST_ATTEMPTS: Final = 500_000
+"""Attempts to deliver that are kept; the oldest make room."""
+
+Attempt = tuple[float, float, str]
+"""When it was sent, seconds until it was answered or failed, and the status or the error's name."""
+
 LoggedCall = tuple[float, str, int, str, str]
 """Its time; the Page whose token made it, or "" where that is no Page's; what it counts for (0: for no limit); kind;
 result. A plain tuple, since the garbage collector does not walk through millions of those."""
@@ -57,6 +63,8 @@ class Journal:
     most_in_flight: Counter[str] = field(default_factory=Counter)
     """HTTP requests of one Page at the same time."""
     leads: dict[str, LeadRecord] = field(default_factory=dict)
+    attempts: deque[Attempt] = field(default_factory=lambda: deque(maxlen=MOST_ATTEMPTS))
+    """What the sender sent, and how fast it was answered."""
 
     def lead(self, leadgen_id: str) -> LeadRecord:
         """The record of this lead, made on first use."""

@@ -220,6 +220,7 @@ class Sender:
 
     async def _attempt(self, session: aiohttp.ClientSession, run: Run, delivery: _Delivery) -> bool:
         self.progress.attempts += 1
+        sent_at, began = time.time(), time.monotonic()
         try:
             async with session.post(
                 delivery.url, data=delivery.body, headers=delivery.headers, allow_redirects=False
@@ -229,7 +230,9 @@ class Sender:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             self.progress.failed += 1
             self.progress.statuses[type(error).__name__] += 1
+            self._journal.attempts.append((sent_at, time.monotonic() - began, type(error).__name__))
             return False
+        self._journal.attempts.append((sent_at, time.monotonic() - began, str(status)))
         self.progress.statuses[str(status)] += 1
         if status != 200:
             self.progress.failed += 1

@@ -48,11 +48,11 @@ class Watchdog:
 
     def is_stuck(self, now: float) -> bool:
         """Whether doorbells have been lying for STUCK_SECONDS; `now` is a monotonic clock."""
-        if not self._doorbells_lie() or self._family.idle_seconds() < STUCK_SECONDS:
+        if not self._doorbells_lie():
             self._lying_since = None
             return False
         self._lying_since = self._lying_since if self._lying_since is not None else now
-        return now - self._lying_since >= STUCK_SECONDS
+        return now - self._lying_since >= STUCK_SECONDS and self._family.idle_seconds() >= STUCK_SECONDS
 
     def _doorbells_lie(self) -> bool:
         try:

@@ -132,6 +132,19 @@ def test_a_run_announces_its_leads_signed(served: Served, receiver: Receiver) ->
     assert (progress["created"], progress["accepted"], progress["failed"]) == (200, progress["deliveries"], 0)
 
 
+def test_every_attempt_is_logged_with_its_status_and_how_long_it_took(
+    served: Served, receiver: Receiver
+) -> None:
+    """One line an attempt: when, seconds, status."""
+    receiver.statuses = [503]
+    send(served, receiver, done, count=1)
+    lines = requests.get(f"{served.url}/sandbox/send/log", timeout=10).text.splitlines()
+    attempts = [json.loads(line) for line in lines]
+    assert [status for _, _, status in attempts] == ["503", "200"]
+    assert all(0 < seconds < 10 for _, seconds, _ in attempts)
+    assert attempts[0][0] <= attempts[1][0]
+
+
 def test_a_refused_delivery_comes_again_unchanged(served: Served, receiver: Receiver) -> None:
     """What is not answered with 200 is sent again, byte for byte, until it is."""
     receiver.statuses = [503, 500, 302, 204]

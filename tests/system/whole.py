@@ -25,7 +25,7 @@ from worker.cli import main
 from worker.demo import differences, get_json, get_lines, post_json
 from worker.runtime import open_store, open_stream
 from worker.settings import Settings, environment, read_settings
-from worker.stack import answers, build_stack
+from worker.stack import Stack, answers, build_stack
 from worker.store.leads import LeadStore
 from worker.store.migrate import migrate
 from worker.store.statements import Row
@@ -179,9 +179,12 @@ class Whole:
 
 @contextmanager
 def whole(
-    *, sandbox: Mapping[str, object] | None = None, env: Mapping[str, str] | None = None
+    *,
+    sandbox: Mapping[str, object] | None = None,
+    env: Mapping[str, str] | None = None,
+    rewire: Callable[[Stack, Path], Stack] = lambda stack, _folder: stack,
 ) -> Iterator[Whole]:
-    """Start it all; end it all. `sandbox` adds sandbox settings, `env` variables.
+    """Start it all; end it all. `sandbox` adds sandbox settings, `env` variables; `rewire` puts something in between.
 
     A test that ended well is failed all the same where it left a token or an answer in a place that is not theirs.
     """
@@ -203,7 +206,7 @@ def whole(
             **(env or {}),
         }
         settings = replace(read_settings(), database_url="", redis_url="")
-        stack = build_stack(settings, folder, held=held, extra=variables)
+        stack = rewire(build_stack(settings, folder, held=held, extra=variables), folder)
         words = {
             "port": sandbox_port,
             "app_secret": APP_SECRET,

@@ -44,6 +44,17 @@ def test_doorbells_that_lie_unanswered_mean_that_nobody_hears_them() -> None:
     assert dog.is_stuck(100.0 + STUCK_SECONDS)
 
 
+def test_idleness_counts_from_when_it_began_and_not_from_when_bells_have_lain_for_long() -> None:
+    """Bells lie and children rest side by side: after STUCK_SECONDS of both it is stuck, not after twice as long."""
+    family = Resting(0.0)
+    dog = Watchdog(Queues({"live": 1}), ["live"], family)  # type: ignore[arg-type]
+    for at in range(0, int(STUCK_SECONDS), 5):
+        family.idle = float(at)
+        assert not dog.is_stuck(float(at))
+    family.idle = STUCK_SECONDS
+    assert dog.is_stuck(STUCK_SECONDS)
+
+
 def test_progress_of_any_child_is_life() -> None:
     """A worker whose children make progress is never stuck, whatever lies in its queues."""
     dog = watching(Queues({"live": 5}), idle=1.0)
