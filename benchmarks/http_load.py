@@ -115,7 +115,9 @@ class _Client:
         if not found:
             return False
         if not head.startswith(_OK):
-            raise LoadFailed(f"a request was answered {head[:60].splitlines()[0].decode('ascii', 'replace')!r}")
+            raise LoadFailed(
+                f"a request was answered {head[:60].splitlines()[0].decode('ascii', 'replace')!r}"
+            )
         return len(body) >= _length(head)
 
     def close(self) -> None:

@@ -21,7 +21,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Final
@@ -43,7 +43,6 @@ from benchmarks.report import (
     percentile,
     print_machine,
     ratio,
-    shares,
     spent_as_json,
     write_json,
 )
@@ -133,9 +132,7 @@ class Bench:
             self._requests[changes] = deliveries(changes, self._rig.env["META_APP_SECRET"])
         pids = self._rig.pids()
         watch = Stopwatch({each: pids[each] for each in (_process(name), "redis")})
-        answered = offer(
-            self._ports[name], self._requests[changes], connections=connections, seconds=seconds
-        )
+        answered = offer(self._ports[name], self._requests[changes], connections=connections, seconds=seconds)
         spent = watch.stop()
         self._client.delete(STREAM, QUEUE)
         return Turn(answered, spent, _process(name))
