@@ -62,8 +62,8 @@ lint: $(READY_DEV)  ## ruff and mypy
 	@echo "==> mypy"
 	@$(BIN)/mypy
 
-bench: $(READY_DEV)  ## measure the claims of the README beside a plain Celery worker
-	@$(BIN)/python -m benchmarks $(ARGS)
+bench: $(READY_DEV)  ## measure beside real peers, into docs/measured.md; ARGS="--only NAME" for one of them
+	@$(BIN)/python -m benchmarks --into docs/measured.md $(ARGS)
 
 lock: pyproject.toml  ## choose the newest versions that pyproject.toml allows, and write both locks
 	@$(find_python); $(make_venv) "$$python" .venv-lock || exit 1
