@@ -18,8 +18,8 @@ HEAD: Final = """\
 # Measured
 
 Written by `python -m benchmarks --into docs/measured.md`; what is changed here by hand is lost. What each figure means
-and how to read it is told in [benchmarks/README.md](../benchmarks/README.md). A figure with a spread is the median of the
-pairs of one interleaved run, with the lowest and the highest; a goal that is missed says so.
+and how to read it: [benchmarks/README.md](../benchmarks/README.md). A figure with a spread is the median of the pairs
+of one interleaved run, with the lowest and the highest; a goal that is missed says so.
 """
 _SECTION: Final = re.compile(r"^## (\w+)$", re.M)
 _WORDS: Final = {True: "met", False: "**not met**", None: ""}

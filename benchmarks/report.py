@@ -157,9 +157,9 @@ def print_machine(about: Mapping[str, Any], console: Console) -> None:
     )
 
 
-def shares(runs: Mapping[str, Sequence[Spent]]) -> Table:
+def shares(runs: Mapping[str, Sequence[Spent]], of: str = "") -> Table:
     """A table of who used the CPU while what ran: sandbox and load generator must not be what is measured."""
-    table = Table(title="Cores kept busy", title_justify="left")
+    table = Table(title=f"Cores kept busy{f': {of}' if of else ''}", title_justify="left")
     table.add_column("")
     for label in runs:
         table.add_column(label, justify="right")
