@@ -62,8 +62,8 @@ lint: $(READY_DEV)  ## ruff and mypy
 	@echo "==> mypy"
 	@$(BIN)/mypy
 
-bench: $(READY_DEV)  ## measure the claims of the README beside a plain Celery worker
-	@$(BIN)/python -m benchmarks $(ARGS)
+bench: $(READY_DEV)  ## measure beside real peers, into docs/measured.md; ARGS="--only NAME" for one of them
+	@$(BIN)/python -m benchmarks --into docs/measured.md $(ARGS)
 
 soak: $(READY_DEV)  ## let leads come in while a seeded plan of faults befalls every part, e.g. ARGS="--minutes 30 --seed 1"
 	@$(BIN)/python -m tests.system.soak $(ARGS)

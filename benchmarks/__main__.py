@@ -1,21 +1,36 @@
 """All benchmarks, one after the other: `python -m benchmarks`. Each is a program of its own; this only calls them.
 
+    python -m benchmarks --only receiver_speed --into docs/measured.md     one of them, and its section anew
+
 It stops at the first that fails; of the figures none makes it fail, only a row that is not as Graph has it and a
 window with more calls than Meta allows.
 """
 
+import ast
+import json
+import os
+import shlex
 import subprocess
 import sys
+import tempfile
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 import click
 
+from benchmarks.measured import Run, merged, section
 from benchmarks.report import ROOT, as_help
+
+WIDTH: Final = 120
+"""Columns of what is printed into docs/measured.md."""
 
 FULL: Final = {
     "worker_efficiency": (),
-    "webhook_latency": ("--rate", "0.2", "--rate", "2", "--rate", "10"),
+    "receiver_speed": (),
+    "webhook_latency": (),
+    "scale": (),
     "fifty_thousand": (),
     "broken_page": (),
     "revoked_token": (),
@@ -50,7 +65,9 @@ QUICK: Final = {
         "--peers",
         "prefork:16,threads:64",
     ),
-    "webhook_latency": ("--seconds", "20"),
+    "receiver_speed": ("--pairs", "1", "--seconds", "0.5"),
+    "webhook_latency": ("--seconds", "5"),
+    "scale": ("--rows", "1000", "--rows", "20000", "--leads", "1000", "--pairs", "1"),
     "fifty_thousand": ("--announced", "5000"),
     "broken_page": ("--pairs", "1", "--seconds", "4"),
     "revoked_token": ("--pairs", "1", "--seconds", "4"),
@@ -77,18 +94,53 @@ QUICK: Final = {
 
 
 @click.command(help=as_help(__doc__))
-@click.option("--quick", is_flag=True, help="Small sizes: about ten minutes instead of seventy.")
+@click.option("--quick", is_flag=True, help="Small sizes: about fifteen minutes instead of ninety.")
+@click.option(
+    "--only", "wanted", multiple=True, type=click.Choice(list(FULL)), help="This one alone; repeatable."
+)
 @click.option(
     "--json-dir", type=click.Path(file_okay=False, path_type=Path), help="Write each one's figures here."
 )
-def main(quick: bool, json_dir: Path | None) -> None:
-    for name, options in (QUICK if quick else FULL).items():
-        click.secho(f"\n{name}", bold=True)
-        told = ("--json", str(json_dir.resolve() / f"{name}.json")) if json_dir else ()
-        command = [sys.executable, "-m", f"benchmarks.{name}", *options, *told]
-        ended = subprocess.run(command, cwd=ROOT, check=False)
-        if ended.returncode != 0:
-            sys.exit(ended.returncode)
+@click.option(
+    "--into", type=click.Path(dir_okay=False, path_type=Path), help="Put each one's section into this file."
+)
+def main(quick: bool, wanted: tuple[str, ...], json_dir: Path | None, into: Path | None) -> None:
+    with tempfile.TemporaryDirectory(prefix="leadsync-bench-") as spare:
+        for name, options in (QUICK if quick else FULL).items():
+            if not wanted or name in wanted:
+                run = _run(name, options, (json_dir or Path(spare)).resolve())
+                if into is not None:
+                    before = into.read_text() if into.exists() else ""
+                    into.write_text(merged(before, name, section(run), list(FULL)))
+
+
+def _run(name: str, options: Sequence[str], folder: Path) -> Run:
+    """Run one, showing what it prints; ends this program with its status where that is not 0."""
+    click.secho(f"\n{name}", bold=True)
+    told = folder / f"{name}.json"
+    command = ["python", "-m", f"benchmarks.{name}", *options]
+    began, printed = time.monotonic(), []
+    with subprocess.Popen(
+        [sys.executable, "-u", *command[1:], "--json", str(told)],
+        cwd=ROOT,
+        env={**os.environ, "COLUMNS": str(WIDTH)},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            click.echo(line, nl=False)
+            printed.append(line)
+    if process.returncode != 0:
+        sys.exit(process.returncode)
+    claim = " ".join(_docstring(name).split("\n\n")[0].split())
+    seconds = time.monotonic() - began
+    return Run(name, claim, shlex.join(command), seconds, json.loads(told.read_text()), "".join(printed))
+
+
+def _docstring(name: str) -> str:
+    """Read, not imported: a benchmark's file may need what only it needs."""
+    return ast.get_docstring(ast.parse((ROOT / "benchmarks" / f"{name}.py").read_text())) or ""
 
 
 if __name__ == "__main__":

@@ -110,7 +110,7 @@ def peer(kind: str, env: Mapping[str, str], job: Mapping[str, object]) -> Iterat
             process.wait()
 
 
-def _row(lead: Mapping[str, Any]) -> list[str | None]:
+def copy_row(lead: Mapping[str, Any]) -> list[str | None]:
     """A lead as COPY's text columns; what has no column is kept as JSON, as leadsync keeps it."""
     extra = {name: value for name, value in lead.items() if name not in _COLUMNED}
     row = [None if (value := lead.get(name)) is None else str(value) for name in TEXTS]
@@ -141,7 +141,7 @@ def _sdk(job: Mapping[str, Any]) -> Iterator[int]:
             for form_id in form_ids:
                 form = LeadgenForm(form_id, api=api)
                 leads = form.get_leads(fields=list(FULL_FIELDS), params={"limit": job["limit"]})
-                rows = [_row(lead.export_all_data()) for lead in leads]
+                rows = [copy_row(lead.export_all_data()) for lead in leads]
                 _copy(connection, rows)
                 stored += len(rows)
         yield stored
@@ -201,7 +201,7 @@ class _Bare:
             query["after"] = body["paging"]["cursors"]["after"]
 
     async def _store(self, leads: Sequence[Mapping[str, Any]]) -> None:
-        rows = [_row(lead) for lead in leads]
+        rows = [copy_row(lead) for lead in leads]
         async with (
             self._pool.connection() as connection,
             connection.cursor() as cursor,

@@ -9,7 +9,7 @@ Where this is weak: a child that leaves its tree (a daemon) is no longer counted
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -64,6 +64,17 @@ class Stopwatch:
 def tree_seconds(pid: int) -> float:
     """CPU seconds that a process, its descendants and its waited-for children have used so far."""
     return _tree_seconds(pid, _stats())
+
+
+def pin(pid: int, cores: Collection[int]) -> None:
+    """Keep a process, its descendants and all their threads on these cores; what they start later stays there too."""
+    stats = _stats()
+    todo = [pid]
+    while todo:
+        one = todo.pop()
+        todo += [child for child, (parent, _) in stats.items() if parent == one]
+        for thread in (_PROC / str(one) / "task").iterdir():
+            os.sched_setaffinity(int(thread.name), cores)
 
 
 def _tree_seconds(root: int, stats: Mapping[int, tuple[int, int]]) -> float:

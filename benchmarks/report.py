@@ -23,7 +23,7 @@ from rich.table import Table
 from benchmarks.processes import Spent
 
 ROOT: Final = Path(__file__).resolve().parent.parent
-_PACKAGES: Final = ("celery", "kombu", "redis", "aiohttp", "psycopg", "requests", "flask")
+_PACKAGES: Final = ("celery", "kombu", "redis", "aiohttp", "psycopg", "requests", "flask", "waitress")
 FULL_MACHINE: Final = 0.9
 """From this share of all cores on, rates are the machine's limit rather than the program's."""
 
@@ -47,6 +47,54 @@ class Spread:
         """`median (low-high)`."""
         median, low, high = (f"{value:,.{digits}f}" for value in (self.median, self.low, self.high))
         return f"{median}{unit} ({low}-{high})"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One figure that is told, and its goal where there is one: a bound that its median keeps to.
+
+    `at_least` says on which side of the goal the good is.
+    """
+
+    what: str
+    measured: Spread
+    unit: str = " x"
+    digits: int = 2
+    goal: float | None = None
+    at_least: bool = True
+
+    @property
+    def is_met(self) -> bool | None:
+        """Whether the goal was met; None where there is none."""
+        if self.goal is None:
+            return None
+        return self.measured.median >= self.goal if self.at_least else self.measured.median <= self.goal
+
+    @property
+    def told_goal(self) -> str:
+        """The goal in words; empty where there is none."""
+        if self.goal is None:
+            return ""
+        return f"at {'least' if self.at_least else 'most'} {self.goal:g}{self.unit}"
+
+    @property
+    def told(self) -> str:
+        """What was measured, with its spread."""
+        return self.measured.show(self.digits, self.unit)
+
+    def as_json(self) -> dict[str, Any]:
+        """For the JSON file, and from there for docs/measured.md."""
+        return {"what": self.what, "told": self.told, "goal": self.told_goal, "is_met": self.is_met} | {
+            "spread": asdict(self.measured)
+        }
+
+
+def judge(findings: Iterable[Finding], console: Console) -> None:
+    """Print what was found against each goal; nothing depends on it."""
+    for finding in findings:
+        if finding.goal is not None:
+            colour, word = ("green", "met") if finding.is_met else ("red", "not met")
+            console.print(f"{finding.what}: goal {finding.told_goal}: [{colour}]{word}[/], {finding.told}")
 
 
 def as_help(docstring: str | None) -> str:
@@ -85,11 +133,20 @@ def _processor() -> str:
 
 
 def _commit() -> str:
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"]
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        head = _git("rev-parse", "--short=12", "HEAD")
+        # A section that was just written says nothing of the code.
+        changed = _git(
+            "status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)docs/measured.md"
+        )
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+    return f"{head}-dirty" if changed else head
+
+
+def _git(*words: str) -> str:
+    command = ["git", "-C", str(ROOT), *words]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def print_machine(about: Mapping[str, Any], console: Console) -> None:
@@ -100,9 +157,9 @@ def print_machine(about: Mapping[str, Any], console: Console) -> None:
     )
 
 
-def shares(runs: Mapping[str, Sequence[Spent]]) -> Table:
+def shares(runs: Mapping[str, Sequence[Spent]], of: str = "") -> Table:
     """A table of who used the CPU while what ran: sandbox and load generator must not be what is measured."""
-    table = Table(title="Cores kept busy", title_justify="left")
+    table = Table(title=f"Cores kept busy{f': {of}' if of else ''}", title_justify="left")
     table.add_column("")
     for label in runs:
         table.add_column(label, justify="right")

@@ -31,6 +31,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import plain_celery_peer as peer
+from benchmarks.contenders import Leadsync, Peer, warm_up
 from benchmarks.processes import Spent, Stopwatch
 from benchmarks.report import (
     Spread,
@@ -44,7 +45,6 @@ from benchmarks.report import (
     write_json,
 )
 from benchmarks.rig import WEBHOOK_PATH, Rig, build_rig, told_when_stuck, wait_until
-from benchmarks.worker_efficiency import Leadsync, Peer, warm_up
 from worker.graph.wire import FULL_FIELDS, appsecret_proof
 
 GOAL_SECONDS: Final = 0.060

@@ -10,8 +10,7 @@ surrounds it.
 """
 
 import json
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
@@ -90,15 +89,26 @@ def read(body: bytes, received_at: int) -> Delivery:
     https://developers.facebook.com/docs/marketing-api/guides/lead-ads/retrieving
     """
     document, flaws = _decode(body)
-    findings = [*flaws, *(_in_document(document, received_at) if _is_readable(flaws) else ())]
-    references, duplicates = _first_of_each(f for f in findings if isinstance(f, LeadReference))
-    seen = Counter(f for f in findings if isinstance(f, Seen))
+    first: dict[str, LeadReference] = {}
+    unread: dict[Unread, None] = {}
+    lacking: dict[str, None] = {}
+    seen = dict.fromkeys(Seen, 0)
+    duplicates = 0
+    for finding in (*flaws, *(_in_document(document, received_at) if _is_readable(flaws) else ())):
+        if isinstance(finding, LeadReference):
+            duplicates += first.setdefault(finding.leadgen_id, finding) is not finding
+        elif isinstance(finding, Seen):
+            seen[finding] += 1
+        elif isinstance(finding, Unread):
+            unread[finding] = None
+        else:
+            lacking[finding.page_id] = None
     return Delivery(
         body=body,
         received_at=received_at,
-        references=references,
-        unread=tuple(dict.fromkeys(f for f in findings if isinstance(f, Unread))),
-        lacking_values=tuple(dict.fromkeys(f.page_id for f in findings if isinstance(f, Lacking))),
+        references=tuple(first.values()),
+        unread=tuple(unread),
+        lacking_values=tuple(lacking),
         duplicates=duplicates,
         tests=seen[Seen.TEST],
         updates=seen[Seen.UPDATE],
@@ -136,8 +146,8 @@ def _text(body: bytes, flaws: list[Unread]) -> str:
         return body.decode("utf-8-sig", "replace")
 
 
-def _is_readable(flaws: Iterable[Unread]) -> bool:
-    return not {Unread.TOO_DEEP, Unread.NOT_JSON}.intersection(flaws)
+def _is_readable(flaws: Sequence[Unread]) -> bool:
+    return Unread.TOO_DEEP not in flaws and Unread.NOT_JSON not in flaws
 
 
 def _in_document(document: object, received_at: int) -> Iterator[Finding]:
@@ -242,16 +252,6 @@ def _reference(
         sent_time=_time(entry.get("time")),
         received_at=received_at,
     )
-
-
-def _first_of_each(references: Iterable[LeadReference]) -> tuple[tuple[LeadReference, ...], int]:
-    """The first reference to each lead, and how many more there were."""
-    first: dict[str, LeadReference] = {}
-    duplicates = 0
-    for reference in references:
-        if first.setdefault(reference.leadgen_id, reference) is not reference:
-            duplicates += 1
-    return tuple(first.values()), duplicates
 
 
 def _is_sample(leadgen_id: str) -> bool:

@@ -1,24 +1,29 @@
 """Delivery -> stream entries, whole or not at all; then one ring at the worker's door.
 
-    Delivery -> refusal? -> MULTI (bodies, references, Pages, counts, bell, length) EXEC -> doorbell
+    Delivery -> refusal? -> with other threads' -> take.lua (bodies, references, Pages, counts, bell) -> doorbell
 
 The only file here that knows redis and celery. It does not judge what a delivery says (delivery.py) nor how
-full is too full (capacity.py).
+full is too full (capacity.py), nor does it know how take.lua is told (parts.py) or who writes together (together.py).
 
-Invariant: `publish` returns only after Redis answered the EXEC; where the append-only file is synced always,
-that is after the entries are on disk. Everything after the EXEC may fail without a word: the worker's
+Invariant: `publish` returns only after Redis answered the script; where the append-only file is synced always,
+that is after the entries are on disk. Everything after that answer may fail without a word: the worker's
 schedule rings too.
 
 It is weak where an answer is lost or late: the entries may be in the stream though the caller was refused.
 Meta then delivers again and the worker sees some references twice, which it is built for.
 """
 
+import hashlib
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from itertools import count
 from typing import Any, Final, Protocol
 
+import hiredis
 import redis
 import structlog
 from celery import Celery
@@ -28,19 +33,11 @@ from redis.retry import Retry
 from receiver.capacity import Condition, Limits, refusal, risks
 from receiver.delivery import Delivery
 from receiver.errors import QueueUnavailable
+from receiver.parts import KEYS, SCRIPT, Word, counts_of, total, words
 from receiver.settings import Settings
 from receiver.tally import Quietly, Tally, Verdict
-from worker.inbox import (
-    BELL,
-    BELL_EXPIRES_SECONDS,
-    COUNTERS,
-    DRAIN_TASK,
-    LIVE_QUEUE,
-    RECONCILE_WANTED,
-    SET_ASIDE,
-    SET_ASIDE_LIMIT,
-    STREAM,
-)
+from receiver.together import Together
+from worker.inbox import BELL, COUNTERS, DRAIN_TASK, LIVE_QUEUE, SET_ASIDE, STREAM
 
 CONNECT_SECONDS: Final = 0.3
 ANSWER_SECONDS: Final = 0.7
@@ -54,6 +51,8 @@ CONDITION_HOLDS_SECONDS: Final = 1.0
 FLUSH_EVERY_SECONDS: Final = 5.0
 """Counts of refusals go to Redis no more often than this by themselves; the next delivery takes them
 along."""
+MOST_TOGETHER: Final = 1_000
+"""References written at once; a longer script would hold up whoever else asks Redis."""
 SET_ASIDE_BYTES: Final = 64 * 1024 * 1024
 """Bodies set aside may take this much of Redis' memory; beyond it the oldest go, however few they are."""
 
@@ -86,6 +85,10 @@ class Publisher:
         self._clock = clock
         self._tally = Tally()
         self._quietly = Quietly(clock)
+        self._line = _Line(client)
+        self._name, self._bells = uuid.uuid4().hex, count()
+        self._together = Together(self._take, _weight, MOST_TOGETHER)
+        self._unrung: deque[None] = deque()
         self._looking = threading.Lock()
         self._condition: Condition | None = None
         self._looked_at = float("-inf")
@@ -97,17 +100,14 @@ class Publisher:
     def publish(self, delivery: Delivery) -> None:
         """Put all of `delivery` into the stream, or raise QueueUnavailable. Wakes a worker if none listens."""
         self.check()
-        counts = self._tally.take()
         try:
-            length, nobody_listens = _write(self._client, delivery, _sum(counts, _counts(delivery)))
+            self._together.put(delivery)
         except redis.RedisError as error:
-            self._tally.put_back(counts)
             raise self._unavailable(error) from None
-        self._length = length
         self._tell(delivery)
         if delivery.unread:
             self._bound_set_aside()
-        if nobody_listens:
+        if self._unrung:
             self._ring()
 
     def count(self, verdict: Verdict) -> None:
@@ -166,7 +166,6 @@ class Publisher:
         return QueueUnavailable("queue unavailable")
 
     def _tell(self, delivery: Delivery) -> None:
-        _log.debug("delivery_published", references=len(delivery.references))
         if delivery.unread:
             reasons = [reason.value for reason in delivery.unread]
             self._quietly.warning("delivery_set_aside", reasons=reasons, bytes=len(delivery.body))
@@ -181,7 +180,26 @@ class Publisher:
         if dropped:
             self._tally.add(Verdict.SET_ASIDE_DROPPED, dropped)
 
+    def _take(self, deliveries: Sequence[Delivery]) -> None:
+        counts = self._tally.take()
+        seen = total([counts, *map(counts_of, deliveries)])
+        try:
+            told = words(deliveries, seen, f"{self._name}-{next(self._bells)}")
+            self._length, nobody_listens = self._line.send(told)
+        except Exception:
+            self._tally.put_back(counts)
+            raise
+        if nobody_listens:
+            self._unrung.append(None)
+        _log.debug(
+            "deliveries_published", deliveries=len(deliveries), references=seen.get(Verdict.REFERENCES, 0)
+        )
+
     def _ring(self) -> None:
+        try:
+            self._unrung.pop()
+        except IndexError:
+            return  # Another thread has come first.
         if self._bell.ring():
             self._tally.add(Verdict.BELLS_RUNG)
             return
@@ -296,37 +314,66 @@ def look_at(client: redis.Redis) -> Condition:
     return Condition.of(length, info, fsync=config.get("appendfsync") if isinstance(config, dict) else None)
 
 
-def _write(client: redis.Redis, delivery: Delivery, counts: Mapping[Verdict, int]) -> tuple[int, bool]:
-    """One MULTI for all of it: the stream's length afterwards, and whether the bell is now ours to ring."""
-    with client.pipeline(transaction=True) as pipe:
-        if delivery.unread:
-            _set_aside(pipe, delivery)
-        for reference in delivery.references:
-            fields: dict[Any, Any] = {**reference.to_entry()}
-            pipe.xadd(STREAM, fields)
-        if delivery.lacking_values:
-            pipe.hset(RECONCILE_WANTED, mapping=dict.fromkeys(delivery.lacking_values, delivery.received_at))
-        _add_counts(pipe, counts)
-        if delivery.references:
-            pipe.set(BELL, uuid.uuid4().hex, nx=True, ex=BELL_EXPIRES_SECONDS)
-        pipe.xlen(STREAM)
-        answers = pipe.execute()
-    return answers[-1], bool(delivery.references and answers[-2])
+def _weight(delivery: Delivery) -> int:
+    """In references; a body that is set aside may be large, so it is written alone."""
+    return MOST_TOGETHER if delivery.unread else len(delivery.references)
 
 
-def _set_aside(pipe: "redis.client.Pipeline", delivery: Delivery) -> None:
-    entry: dict[Any, Any] = {
-        "reason": ",".join(reason.value for reason in delivery.unread),
-        "received_at": delivery.received_at,
-        "body": delivery.body,
-    }
-    pipe.xadd(SET_ASIDE, entry, maxlen=SET_ASIDE_LIMIT, approximate=False)
+class _Line:
+    """take.lua's own connections to Redis; safe to use from many threads.
+
+    The command is packed here, and the connection kept: redis-py looks at each word of a command, and whether a
+    connection still stands, and both take longer than all the rest. What was dropped is noticed by its first use.
+    """
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._pool = client.connection_pool
+        self._kept: deque[Any] = deque()
+
+    def send(self, told: Sequence[Word]) -> tuple[int, bool]:
+        """Let the script run: the stream's length afterwards, and whether the bell is now ours to ring."""
+        keyed = (str(len(KEYS)), *KEYS, *told)
+        try:
+            connection = self._kept.pop()
+        except IndexError:
+            connection = self._pool.get_connection()
+        try:
+            answer = connection.retry.call_with_retry(
+                lambda: _run(connection, keyed), lambda _: connection.disconnect()
+            )
+        except BaseException:
+            # Part of an answer may still be on its way.
+            connection.disconnect()
+            self._pool.release(connection)
+            raise
+        self._kept.append(connection)
+        return answer[0], answer[1] == 1
+
+
+def _run(connection: Any, keyed: Sequence[Word]) -> Any:
+    text, digest = _script()
+    try:
+        return _ask(connection, "EVALSHA", digest, *keyed)
+    except redis.exceptions.NoScriptError:
+        return _ask(connection, "EVAL", text, *keyed)
+
+
+def _ask(connection: Any, *command: Word) -> Any:
+    connection.send_packed_command([hiredis.pack_command(command)])  # type: ignore[arg-type]
+    return connection.read_response()
+
+
+@cache
+def _script() -> tuple[str, str]:
+    """The script, and its digest, by which a Redis that has seen it knows it."""
+    text = SCRIPT.read_text()
+    return text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
 def _add_counts(pipe: "redis.client.Pipeline", counts: Mapping[Verdict, int]) -> None:
-    for verdict, count in counts.items():
-        if count:
-            pipe.hincrby(COUNTERS, verdict.value, count)
+    for verdict, times in counts.items():
+        if times:
+            pipe.hincrby(COUNTERS, verdict.value, times)
 
 
 def _trim_set_aside(client: redis.Redis) -> int:
@@ -338,20 +385,3 @@ def _trim_set_aside(client: redis.Redis) -> int:
             break
         dropped += client.xtrim(SET_ASIDE, maxlen=length - max(1, length // 16), approximate=False)
     return dropped
-
-
-def _counts(delivery: Delivery) -> dict[Verdict, int]:
-    return {
-        Verdict.DELIVERIES: 1,
-        Verdict.REFERENCES: len(delivery.references),
-        Verdict.DUPLICATES: delivery.duplicates,
-        Verdict.TESTS: delivery.tests,
-        Verdict.UPDATES: delivery.updates,
-        Verdict.IGNORED: delivery.ignored,
-        Verdict.LACKING_VALUES: len(delivery.lacking_values),
-        Verdict.SET_ASIDE: 1 if delivery.unread else 0,
-    }
-
-
-def _sum(some: Mapping[Verdict, int], more: Mapping[Verdict, int]) -> dict[Verdict, int]:
-    return {verdict: some.get(verdict, 0) + more.get(verdict, 0) for verdict in {**some, **more}}

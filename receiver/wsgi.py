@@ -57,7 +57,7 @@ def serve(settings: Settings) -> int:
     only."""
     publisher = open_publisher(settings)
     try:
-        server = waitress.create_server(create_app(settings, publisher), **_options(settings))
+        server = waitress.create_server(create_app(settings, publisher), **server_options(settings))
     except (OSError, ValueError) as error:
         _log.error("receiver_not_started", host=settings.host, port=settings.port, error=str(error))
         return 1
@@ -70,7 +70,7 @@ def serve(settings: Settings) -> int:
     return 0
 
 
-def _options(settings: Settings) -> dict[str, Any]:
+def server_options(settings: Settings) -> dict[str, Any]:
     """https://docs.pylonsproject.org/projects/waitress/en/stable/arguments.html"""
     return {
         "host": settings.host,

@@ -2,8 +2,10 @@
 
 import json
 import socket
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
@@ -149,3 +151,33 @@ def test_a_bell_rings_again_after_its_line_was_cut(redis_url: str, client: redis
     client.client_kill_filter(_type="normal", skipme=True)
     assert bell.ring() or bell.ring()
     assert client.llen(LIVE_QUEUE) >= 2
+
+
+def test_deliveries_of_many_threads_land_once_each(redis_url: str, client: redis.Redis) -> None:
+    """Written together or not, each delivery's references are there once, each is counted, one bell rings."""
+    publisher = open_publisher(settings(redis_url))
+    begin = threading.Barrier(8)
+
+    def deliver(thread: int) -> None:
+        begin.wait()
+        for number in range(25):
+            reference = LeadReference(str(1000 * (thread + 1) + number), "7", None, None, None, None, 1)
+            publisher.publish(Delivery(b"", 1, (reference,)))
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(deliver, range(8)))
+    publisher.close()
+    found = [LeadReference.from_entry(fields).leadgen_id for _, fields in client.xrange(STREAM)]
+    assert sorted(found) == sorted(str(1000 * (t + 1) + n) for t in range(8) for n in range(25))
+    assert client.hgetall(COUNTERS) == {b"deliveries": b"200", b"references": b"200", b"bells_rung": b"1"}
+
+
+def test_a_script_that_redis_has_forgotten_is_told_again(redis_url: str, client: redis.Redis) -> None:
+    """After a restart of Redis, or SCRIPT FLUSH, the next delivery is taken like any other."""
+    publisher = open_publisher(settings(redis_url))
+    publisher.publish(read(ONE, 99))
+    client.script_flush()
+    client.client_kill_filter(_type="normal", skipme=True)
+    publisher.publish(read(ONE, 99))
+    publisher.close()
+    assert client.xlen(STREAM) == 4

@@ -138,7 +138,7 @@ def test_a_lost_redis_refuses_and_keeps_its_counts(world: World) -> None:
 
 
 def test_a_refusal_by_redis_is_a_refusal(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever Redis says no with, the delivery is not taken."""
+    """Whatever Redis says no with, the delivery is not taken, and the next one is where Redis does."""
     errors = (
         redis.exceptions.OutOfMemoryError("OOM"),
         redis.exceptions.ReadOnlyError("READONLY"),
@@ -147,15 +147,19 @@ def test_a_refusal_by_redis_is_a_refusal(world: World, monkeypatch: pytest.Monke
         redis.TimeoutError("late"),
         redis.exceptions.ExecAbortError("EXECABORT"),
     )
+    connections = world.redis.connection_pool.connection_class
     for error in errors:
 
         def refuse(*_: object, error: Exception = error, **__: object) -> None:
             raise error
 
         with monkeypatch.context() as patch:
-            patch.setattr(redis.client.Pipeline, "execute", refuse)
+            patch.setattr(connections, "read_response", refuse)
             with pytest.raises(QueueUnavailable):
                 world.publisher.publish(delivery("1"))
+        world.redis.delete(STREAM)
+        world.publisher.publish(delivery("2"))
+        assert world.redis.xlen(STREAM) == 1
 
 
 def test_a_full_stream_refuses_until_it_is_drained(world: World) -> None:
