@@ -34,7 +34,7 @@ def shell(
         connection.execute(INSERT, ("104", "waiting", PAGE, None))
         connection.execute("update leadgen set due_at = now() where leadgen_id = '104'")
 
-    def run(*words: str, stdin: str | None = None) -> Result:
+    def run(*words: str, stdin: str | bytes | None = None) -> Result:
         told = CliRunner().invoke(main, words, input=stdin, env={"COLUMNS": "200"})
         assert "hunter2" not in told.output.lower()
         assert "Traceback" not in told.output
@@ -126,3 +126,11 @@ def test_wrong_orders_are_refused_and_erase_nothing(
     told = shell(*words, stdin="")
     assert (told.exit_code, says.lower() in told.output.lower()) == (2, True), told.output
     assert "erased" not in states(database).values()
+
+
+def test_a_value_in_another_encoding_is_told_and_not_quoted(shell: Any) -> None:
+    """What cannot be read as text matches nobody, so it is said instead of searched for."""
+    told = shell("forget", "--answer", "email", "--value-stdin", "--dry-run", stdin=b"jos\xe9@example.com\n")
+    assert told.exit_code == 2
+    assert "is not utf-8; convert it" in told.output
+    assert "example.com" not in told.output

@@ -143,7 +143,13 @@ def _condition(named: str, value_stdin: bool) -> Condition:
 
 def _asked_for(key: str, value_stdin: bool) -> str:
     if value_stdin:
-        return sys.stdin.readline()
+        try:
+            return sys.stdin.readline()
+        except UnicodeDecodeError:
+            # The value itself is not quoted: it is somebody's answer.
+            raise click.UsageError(
+                f"--value-stdin: the value of {key} is not {sys.stdin.encoding}; convert it, e.g. with iconv"
+            ) from None
     if not sys.stdin.isatty():
         raise click.UsageError("--answer without =VALUE asks for it at a terminal; or give --value-stdin")
     return str(click.prompt(f"Answer to {key} (not shown)", hide_input=True, err=True))
