@@ -20,9 +20,10 @@ def budget(ctx: click.Context, page_id: str | None, as_json: bool, data_dir: Pat
     """Tell what each Page may spend of Graph's calls, what it has spent, and what waits for it.
 
     Meta allows a Page 200 x 24 x its leads of the last 90 days in any 24 hours; each lead that is read costs a call.
-    `limit` is what leadsync spends of that at most, `from` where it comes from: our rows, Meta's own counts of its
-    forms, the floor of a Page without a known lead, or your override. `saved` calls were not needed, because a form's
-    listing brought many leads at once.
+    `limit` is what leadsync spends of that at most. Then come the calls of the last 24 hours: `spent`, what is `left`,
+    and what went to `live` leads, to those `waiting` for a second try, to `backfill` and to `upkeep`. `Meta` is the
+    share that Meta itself says is used. `saved` calls were not needed, because a form's listing brought many leads at
+    once. From 100,000 on numbers are rounded (k, M); --json has them exact.
     """
     if ctx.invoked_subcommand is not None:
         return
