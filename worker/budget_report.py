@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from worker.budget.ledger import Ledger, ScopeState, page_scope
 from worker.budget.policy import Lane, Shares, Window, cadence, forecast
@@ -21,6 +22,8 @@ from worker.store.statements import Row
 LEADS_A_CALL: Final = 100
 """What a result page of a listing is taken to bring in a forecast; Graph often brings more."""
 RECONCILE_SOONEST: Final = timedelta(minutes=15)
+ORIGINS: Final = {"floor": "limit is the floor: no lead is known yet", "override": "limit was set by hand"}
+"""Where a limit comes from that the leads of the Page do not explain."""
 
 
 async def gather(settings: Settings, page_id: str | None = None) -> dict[str, Any]:
@@ -134,7 +137,7 @@ def _iso(at: datetime | None) -> str | None:
 
 
 def render(report: Mapping[str, Any]) -> Group:
-    """The report as tables."""
+    """The report as a table of 80 columns, and a line for each Page of which there is more to say."""
     parts: list[Any] = []
     if "error" in report:
         parts.append(f"[red]{report['error']}[/]")
@@ -147,42 +150,48 @@ def render(report: Mapping[str, Any]) -> Group:
     if not pages:
         parts.append("no Page has asked for calls yet")
         return Group(*parts)
-    table = Table(
-        "Page", "limit", "from", "spent", "live", "waiting", "backfill", "upkeep", "left", "Meta says", "saved",
-        "references wait", "at the latest until", title=f"calls in {_span(report['window_seconds'])}; times in UTC",
-        title_justify="left",
-    )  # fmt: skip
-    table.columns[0].no_wrap = True
-    for name in ("limit", "spent", "live", "waiting", "backfill", "upkeep", "left", "saved"):
-        next(c for c in table.columns if c.header == name).justify = "right"
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    table.add_column("Page", no_wrap=True)
+    for name in ("limit", "spent", "left", *(lane.value for lane in Lane), "Meta", "saved"):
+        table.add_column(name, justify="right", no_wrap=True)
     for page in pages:
-        table.add_row(*_cells(page))
-    return Group(*parts, table)
+        table.add_row(page["page_id"], *_cells(page))
+    title = Text(f"calls in {_span(report['window_seconds'])}; times in UTC", "dim")
+    return Group(*parts, title, table, *filter(None, map(_note, pages)))
 
 
 def _cells(page: Mapping[str, Any]) -> list[str]:
     spent = page.get("spent", {})
-    waits = f"{page['waiting']:,}" if page["waiting"] else ""
-    if page["parked"]:
-        waits += f" [red]parked, {page['parked']}[/]"
-    elif page["held_reason"]:
-        waits += f" [yellow]{page['held_reason']}, until {_clock(page['held_until'])}[/]"
     percent = page.get("meta_percent")
     return [
-        page["page_id"],
-        _number(page["limit"]["calls"]),
-        page["limit"]["origin"] or "",
-        *(_number(spent.get(name)) for name in ("all", *(lane.value for lane in Lane))),
-        _number(page.get("left")),
-        "" if percent is None else f"{percent:g}%",
+        *(_number(count) for count in (page["limit"]["calls"], spent.get("all"), page.get("left"))),
+        *(_number(spent.get(lane.value)) for lane in Lane),
+        "" if percent is None else f"{int(percent)}%",
         _number(page.get("saved")),
-        waits.strip(),
-        _clock(page.get("waits_until")),
     ]
 
 
+def _note(page: Mapping[str, Any]) -> Text | None:
+    """What the table has no column for: a limit that is not worked out from leads, and what waits."""
+    told = [ORIGINS[origin]] if (origin := page["limit"]["origin"]) in ORIGINS else []
+    if page["parked"]:
+        told.append(f"parked, {page['parked']}")
+    elif page["held_reason"]:
+        told.append(f"no calls until {_clock(page['held_until'])} ({page['held_reason']})")
+    if page["waiting"]:
+        told.append(f"{page['waiting']:,} waiting")
+    if page.get("waits_until"):
+        told.append(f"all read by {_clock(page['waits_until'])} at the latest")
+    return Text(f"{page['page_id']}: {'; '.join(told)}", "yellow") if told else None
+
+
 def _number(value: int | None) -> str:
-    return "" if value is None else f"{value:,}"
+    """At most six characters: from 100,000 on, thousands or millions. `--json` has them exact."""
+    if value is None:
+        return ""
+    if value < 100_000:
+        return f"{value:,}"
+    return f"{value // 1_000}k" if value < 1_000_000 else f"{value / 1_000_000:.4g}M"
 
 
 def _clock(text: str | None) -> str:

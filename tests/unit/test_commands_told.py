@@ -62,6 +62,24 @@ def test_commands_that_are_told_exist() -> None:
     assert not found, "\n".join(found)
 
 
+def groups(group: click.Group) -> Iterator[click.Group]:
+    """A group and all below it."""
+    yield group
+    for command in group.commands.values():
+        if isinstance(command, click.Group):
+            yield from groups(command)
+
+
+def test_each_command_says_in_one_line_what_it_does() -> None:
+    """In the list of its group, on 80 columns: nothing is cut, and none is left out."""
+    for group in groups(main):
+        context = click.Context(group, info_name=group.name, terminal_width=78)
+        shown = group.get_help(context).splitlines()
+        for name, command in group.commands.items():
+            told = command.get_short_help_str(1_000)
+            assert any(line.split() == [name, *told.split()] for line in shown), f"{name}: {told}"
+
+
 @pytest.mark.parametrize(
     "words", ["conect --all", "pages lst", "connect --url x", "backfill --form 1 --sinc x"]
 )

@@ -45,8 +45,8 @@ from worker.errors import (
 from worker.handshaking import Trouble
 
 DAY = timedelta(days=1)
-THROTTLED = Throttled("Graph answered code 4, subcode None, HTTP 400: too many calls", until=NOW, scope="app")
-REFUSED = TokenRefused("Graph answered code 190, subcode None, HTTP 400: the Page token is refused")
+THROTTLED = Throttled("Graph answered code 4, HTTP 400: too many calls", until=NOW, scope="app")
+REFUSED = TokenRefused("Graph answered code 190, HTTP 400: the Page token is refused")
 
 
 def test_where_all_is_well_every_check_says_so() -> None:
@@ -213,6 +213,20 @@ def test_a_silent_schedule_is_not_told_as_silent_workers() -> None:
     live_only = {"live": NOW_MS, "backfill": NOW_MS, "schedule": NOW_MS}
     found = of(stream=replace(STREAM, progress=live_only))
     assert "leadsync worker --queue upkeep" in remedy_of(found, "work.worker_upkeep")
+
+
+def test_a_schedule_that_has_just_been_started_is_told_to_be_waited_for() -> None:
+    """Whoever runs the doctor right after `leadsync up` is not sent to start it again."""
+    fresh, stopped = (replace(STREAM, progress=progress) for progress in ({}, {"schedule": NOW_MS - 600_000}))
+    assert "look again in half a minute" in remedy_of(of(stream=fresh), "work.schedule")
+    assert "look again" not in remedy_of(of(stream=stopped), "work.schedule")
+
+
+def test_without_postgres_it_is_not_known_whether_there_are_pages() -> None:
+    """Nobody is sent to connect Pages that are connected."""
+    found = of(postgres=Unknown("away"), rows=Unknown("Postgres was not reached"), pages=())
+    assert "page.known" in skipped(found)
+    assert red(of(pages=())) == {"page.known": "warn"}
 
 
 def test_before_the_first_lead_it_is_not_known_whether_values_come() -> None:

@@ -4,6 +4,7 @@ import io
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -39,6 +40,33 @@ def test_of_a_page_that_is_well_one_line_is_told() -> None:
     text = shown(of_health(subscribed=()))
     assert f"✗ Page {PAGE}\n" in text
     assert "✗ subscription" in text
+
+
+def a_page(page_id: str, **changed: Any) -> list[Finding]:
+    """What is found of this Page, which is like the first."""
+    return [
+        replace(each, page_id=page_id, remedy=each.remedy and each.remedy.replace(PAGE, page_id))
+        for each in of_health(**changed)
+        if each.page_id
+    ]
+
+
+def test_pages_that_are_alike_are_told_once() -> None:
+    """One dead token parks two hundred Pages, and that is one thing to read; what differs is told apart."""
+    well = [each for page_id in ("11", "12", "13") for each in a_page(page_id)]
+    text = shown(of() + well)
+    assert "✓ 4 Pages: all well" in text
+    gone = [each for page_id in ("21", "22", "23", "24", "25") for each in a_page(page_id, subscribed=())]
+    text = shown(of() + gone)
+    assert text.count("✗ subscription") == 1
+    assert "the same: Page 22, 23, 24 and 1 more" in text
+    assert f"✓ Page {PAGE}: all well" in text
+    assert "5 wrong" in text
+    late = [
+        replace(each, evidence=each.evidence + " 12 wait") if each.check == "page.subscription" else each
+        for each in a_page("31", subscribed=())
+    ]
+    assert shown(gone + late).count("✗ subscription") == 2
 
 
 def test_several_that_were_not_checked_for_one_reason_are_one_line() -> None:

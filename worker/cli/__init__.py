@@ -5,6 +5,8 @@ status 1, or 2 where the settings or arguments are wrong. No command but `demo` 
 person, and none a token; `keys` prints a key that it has just made.
 """
 
+from typing import Final
+
 import click
 
 from worker.cli.backfill import backfill, backfills, reconcile
@@ -31,35 +33,19 @@ def main() -> None:
     """Every announced Meta lead becomes one row in Postgres.
 
     `leadsync demo` shows the whole path against a simulated Graph API; `leadsync up` runs it for real with the
-    settings in .env (see .env.example).
+    settings in .env (see .env.example), and `leadsync connect` then connects your Pages. Is something wrong?
+    `leadsync doctor`.
     """
 
 
-for _command in (
-    up,
-    demo,
-    sandbox,
-    worker,
-    schedule,
-    migrate,
-    status,
-    health,
-    dead_letters,
-    pages,
-    budget,
-    backfill,
-    backfills,
-    reconcile,
-    import_,
-    export,
-    export_csv,
-    connect,
-    keys,
-    forget,
-    retention,
-    trace,
-    test_lead,
-    metrics,
-    doctor,
-):
-    main.add_command(_command)
+_SECTIONS: Final = {
+    "Try it": (demo, sandbox),
+    "Run it": (up, worker, schedule, metrics, migrate, health),
+    "Pages at Meta": (connect, test_lead, pages, budget, keys),
+    "How it goes": (doctor, status, trace, dead_letters),
+    "Leads of the past": (backfill, backfills, reconcile, import_, export_csv),
+    "Stored leads": (export, forget, retention),
+}
+assert isinstance(main, CommandGroup)
+for _title, _commands in _SECTIONS.items():
+    main.add_section(_title, *_commands)

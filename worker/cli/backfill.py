@@ -95,7 +95,7 @@ def backfill(
     as_json: bool,
     data_dir: Path,
 ) -> None:
-    """Bring the leads that Meta still holds of a Page, a form or an ad into Postgres.
+    """Bring the leads that Meta holds of a Page, a form or an ad.
 
     Meta holds leads for 90 days. What is stored already stays as it is; live leads go first, and no call is made beyond
     the Page's limit. The same backfill asked twice is one. Ctrl-C stops showing, not reading: `leadsync backfills
@@ -154,7 +154,7 @@ def backfill(
 def backfills(
     ctx: click.Context, running: bool, everything: bool, limit: int, as_json: bool, data_dir: Path
 ) -> None:
-    """List backfills, the newest first: how far they are, and what they wait for."""
+    """List backfills: how far they are, and what they wait for."""
     if ctx.invoked_subcommand is not None:
         return
     from worker.runtime import open_backfills
@@ -192,7 +192,10 @@ def cancel(backfill_ids: tuple[int, ...], data_dir: Path) -> None:
 @click.argument("backfill_ids", nargs=-1, required=True, type=int)
 @data_dir_option
 def follow(backfill_ids: tuple[int, ...], data_dir: Path) -> None:
-    """Show the progress of backfills until they are done; Ctrl-C stops showing."""
+    """Show how far backfills are until they are done.
+
+    Ctrl-C stops showing, not reading.
+    """
     _follow(settings_for(data_dir, "DATABASE_URL"), list(backfill_ids))
 
 
@@ -217,7 +220,9 @@ def reconcile(
     as_json: bool,
     data_dir: Path,
 ) -> None:
-    """Compare our rows with Meta's own listing, id by id, bring what is missing, and print it by form and day.
+    """Compare our rows with Meta's listing; bring what is missing.
+
+    Id by id, and printed by form and day.
 
     This also happens by itself: active forms every RECONCILE_EVERY_SECONDS, all of them in full every
     RECONCILE_DEEP_SECONDS. The newest leads (RECONCILE_LAG_SECONDS) are left to their webhooks. `missing` counts leads

@@ -17,12 +17,13 @@ from worker.settings import Settings
 @data_dir_option
 @click.pass_context
 def budget(ctx: click.Context, page_id: str | None, as_json: bool, data_dir: Path) -> None:
-    """Tell what each Page may spend of Graph's calls, what it has spent, and what waits for it.
+    """Show how many calls each Page may make, and has made.
 
     Meta allows a Page 200 x 24 x its leads of the last 90 days in any 24 hours; each lead that is read costs a call.
-    `limit` is what leadsync spends of that at most, `from` where it comes from: our rows, Meta's own counts of its
-    forms, the floor of a Page without a known lead, or your override. `saved` calls were not needed, because a form's
-    listing brought many leads at once.
+    `limit` is what leadsync spends of that at most. Then come the calls of the last 24 hours: `spent`, what is `left`,
+    and what went to `live` leads, to those `waiting` for a second try, to `backfill` and to `upkeep`. `Meta` is the
+    share that Meta itself says is used. `saved` calls were not needed, because a form's listing brought many leads at
+    once. From 100,000 on numbers are rounded (k, M); --json has them exact.
     """
     if ctx.invoked_subcommand is not None:
         return
@@ -52,7 +53,10 @@ def budget(ctx: click.Context, page_id: str | None, as_json: bool, data_dir: Pat
 def budget_forecast(
     page_id: str, leads: int | None, leads_a_call: int, as_json: bool, data_dir: Path
 ) -> None:
-    """Tell what a backfill of a Page would cost in calls and how long it would take beside its live leads."""
+    """Tell what a backfill of a Page would cost, and take.
+
+    In calls, and in time beside its live leads.
+    """
     from worker.budget_report import foresee
 
     told = answer_of(foresee(settings_for(data_dir, *SERVERS), page_id, leads, leads_a_call))
@@ -74,8 +78,9 @@ def budget_forecast(
 @click.option("--clear", is_flag=True, help="Work the limit out again instead.")
 @data_dir_option
 def budget_limit(page_id: str, calls: int | None, clear: bool, data_dir: Path) -> None:
-    """Set the limit of a Page by hand: CALLS in any 24 hours, in force at once, until cleared.
+    """Set the limit of a Page by hand, until cleared.
 
+    CALLS in any 24 hours, in force at once.
     One call less is spent, since at Meta's own limit the Page would be closed. With 0 no call is made for the Page.
     """
     if clear == (calls is not None):

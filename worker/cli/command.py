@@ -35,7 +35,27 @@ data_dir_option = click.option(
 
 
 class CommandGroup(click.Group):
-    """Turns leadsync's own errors into one line and an exit status."""
+    """Turns leadsync's own errors into one line and an exit status, and lists its commands by what they are for."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.sections: dict[str, list[click.Command]] = {}
+
+    def add_section(self, title: str, *commands: click.Command) -> None:
+        """Add commands, listed together under `title` and in this order."""
+        self.sections[title] = [*commands]
+        for command in commands:
+            self.add_command(command)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write each section; the names stand in one column throughout."""
+        width = max(len(name) for name in self.commands)
+        for title, commands in self.sections.items():
+            rows = [
+                (str(each.name).ljust(width), each.get_short_help_str(formatter.width)) for each in commands
+            ]
+            with formatter.section(title):
+                formatter.write_dl(rows)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

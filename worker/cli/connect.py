@@ -93,7 +93,7 @@ def connect(
     as_json: bool,
     data_dir: Path,
 ) -> None:
-    """Connect Pages: from an app and a token to leads that arrive.
+    """Connect Pages: from a token to leads that arrive.
 
     Checks the token of a person or a system user, makes it long-lived, keeps it sealed; lists the Pages to choose from,
     keeps their tokens, subscribes each to its leads and reads that back; sets the app's webhook where --webhook-url or
@@ -141,7 +141,9 @@ def connect(
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @data_dir_option
 def disconnect(page_ids: tuple[str, ...], anyway: bool, as_json: bool, data_dir: Path) -> None:
-    """Disconnect Pages: end their subscription, forget their tokens, and ask Meta nothing more for them.
+    """Disconnect Pages.
+
+    Their subscription ends, their tokens are forgotten, and Meta is asked nothing more for them.
 
     Leads and forms that are here stay. Other webhook fields of the subscription stay too. The account's token is
     forgotten with the last Page that leans on it. `leadsync connect --page ID` connects a Page again.

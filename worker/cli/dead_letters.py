@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @click.group("dead-letters")
 def dead_letters() -> None:
-    """Look at references that ended without a lead, and put them back."""
+    """List references that ended without a lead; put them back."""
 
 
 _reason = click.option("--reason", help="Only those that died of this reason.")
@@ -77,7 +77,7 @@ def show_dead(leadgen_id: str, data_dir: Path) -> None:
 def replay(
     leadgen_ids: tuple[str, ...], reason: str | None, page_id: str | None, everything: bool, data_dir: Path
 ) -> None:
-    """Put dead letters back: those named, or all that --reason, --page or --all choose."""
+    """Put dead letters back: by id, --reason, --page or --all."""
     if not (leadgen_ids or reason or page_id or everything):
         raise click.UsageError("name LEADGEN_IDS, or choose by --reason, --page or --all")
 

@@ -122,7 +122,9 @@ def export(
     zone: tzinfo, format_: str | None, labels: bool, no_tests: bool, bom: bool, raw: bool, output: Path | None,
     data_dir: Path,
 ) -> None:  # fmt: skip
-    """Write the stored leads as they are at this moment, by form and time of creation.
+    """Write the stored leads as CSV, TSV or JSON lines.
+
+    As they are at this moment, by form and time of creation.
 
     One line a lead: its own fields, then a column a question. Several answers to one question are joined by " | ".
     WHEN is 2026-10-01, "2026-10-01 14:30", "30 days ago", yesterday, today, now and the like.

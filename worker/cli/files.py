@@ -94,7 +94,9 @@ def import_(
     as_json: bool,
     data_dir: Path,
 ) -> None:
-    """Import lead exports of Ads Manager or Leads Centre: TSV or CSV, UTF-8 or UTF-16; - is standard input.
+    """Import lead exports of Ads Manager or Leads Centre.
+
+    FILE is TSV or CSV, in UTF-8 or UTF-16; - is standard input.
 
     A lead that is stored already is only filled where it lacks something, so importing twice changes nothing. Rows
     that cannot be imported go to --rejects, which holds personal data; mended, that file can be imported itself.
@@ -140,7 +142,9 @@ def export_csv(
     as_json: bool,
     data_dir: Path,
 ) -> None:
-    """Download the lead export of a form from Meta (a TSV file, despite its name) with all its leads of 90 days.
+    """Download a form's lead export from Meta, 90 days of leads.
+
+    It is a TSV file, despite its name.
 
     WHEN is 2026-10-01, "2026-10-01 14:30", ISO 8601, unix seconds, "30 days ago", yesterday, today or now.
 

@@ -96,7 +96,7 @@ def forget(
     list_file: Path | None, print_list: bool, leftovers: tuple[Path, ...], yes: bool, dry_run: bool, vacuum: bool,
     as_json: bool, data_dir: Path,
 ) -> None:  # fmt: skip
-    """Erase people's answers everywhere, for good: by LEADGEN_IDs, or by an answer.
+    """Erase people's answers for good, by id or by an answer.
 
     What stays is the id and when it was, so that no webhook, backfill, reconciliation, import, replay or restored
     backup brings the lead back; and a line in the table erasures without personal data. Ids that have no row yet are

@@ -49,7 +49,7 @@ def generate() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a key.")
 @data_dir_option
 def list_keys(as_json: bool, data_dir: Path) -> None:
-    """Tell the id of each key, where it comes from, how many tokens it seals, and which one seals now.
+    """List the keys by id: where from, and how many tokens each seals.
 
     A key that is `missing` is needed to open tokens and is in no setting; those tokens are locked.
     """
@@ -100,7 +100,10 @@ def rotate(drop_old: bool, yes: bool, settle: float, as_json: bool, data_dir: Pa
 @_wait_option
 @data_dir_option
 def drop(settle: float, data_dir: Path) -> None:
-    """Take the keys out of the key file that seal nothing; the first one, which seals, always stays."""
+    """Take former keys that seal nothing out of the key file.
+
+    The first one, which seals, always stays.
+    """
     settings = settings_for(data_dir, "DATABASE_URL")
 
     async def ask() -> tuple[str, ...]:

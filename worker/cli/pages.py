@@ -16,7 +16,7 @@ from worker.settings import Settings
 
 @click.group()
 def pages() -> None:
-    """Look at Pages: how each is and what to do about it; park them, take them up again, check them now."""
+    """Show how each Page is and what to do; check, park, unpark."""
 
 
 def _check_ids(_: click.Context, __: click.Parameter, page_ids: tuple[str, ...]) -> tuple[str, ...]:
@@ -34,7 +34,7 @@ _as_json = click.option("--json", "as_json", is_flag=True, help="One JSON object
 @_as_json
 @data_dir_option
 def list_pages(as_json: bool, data_dir: Path) -> None:
-    """List the Pages, the parked ones first: state, token, subscription, lead access, webhooks, leads, budget."""
+    """List the Pages and how each is, the parked ones first."""
     from rich.console import Console
 
     from worker.pages_report import gather, render
@@ -52,7 +52,7 @@ def list_pages(as_json: bool, data_dir: Path) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @data_dir_option
 def show_page(page_id: str, as_json: bool, data_dir: Path) -> None:
-    """Show all that is known of one Page, and for each thing that is wrong what to do about it."""
+    """Show one Page: what is wrong with it, and what to do."""
     from rich.console import Console
 
     from worker.pages_report import gather, render_one
@@ -71,7 +71,10 @@ def show_page(page_id: str, as_json: bool, data_dir: Path) -> None:
 @_as_json
 @data_dir_option
 def park(page_ids: tuple[str, ...], as_json: bool, data_dir: Path) -> None:
-    """Hold Pages until `pages unpark`: their leads wait and no call is made for them but checks."""
+    """Hold Pages until `pages unpark`.
+
+    Their leads wait, and no call is made for them but checks.
+    """
     from worker.health import BY_HAND
     from worker.runtime import open_store
 
@@ -91,7 +94,9 @@ def park(page_ids: tuple[str, ...], as_json: bool, data_dir: Path) -> None:
 @_as_json
 @data_dir_option
 def unpark(page_ids: tuple[str, ...], as_json: bool, data_dir: Path) -> None:
-    """Take Pages up again once they are mended: what waits is read at once, and what was missed is looked for.
+    """Take Pages up again once they are mended.
+
+    What waits is read at once, and what was missed is looked for.
 
     A Page that was disconnected is connected again instead; exit status 1 where there is one.
     """
@@ -124,7 +129,7 @@ def unpark(page_ids: tuple[str, ...], as_json: bool, data_dir: Path) -> None:
 @_as_json
 @data_dir_option
 def check(page_ids: tuple[str, ...], as_json: bool, data_dir: Path) -> None:
-    """Check Pages now, as the schedule does every hour, and show them.
+    """Check Pages now, as happens every hour anyway, and show them.
 
     A Page whose token or lead access is refused is parked, one that is mended is taken up again, unless it was parked
     by hand. Exit status 1 where a Page is not well.

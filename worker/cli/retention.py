@@ -34,7 +34,7 @@ _json = click.option("--json", "as_json", is_flag=True, help="One JSON object a 
 @data_dir_option
 @click.pass_context
 def retention(ctx: click.Context, data_dir: Path) -> None:
-    """How long answers are kept; by itself leadsync keeps them for ever.
+    """Set how long answers are kept; by default for ever.
 
     What is older is erased every hour, as by `leadsync forget`: the id stays, the answers go, and nothing brings them
     back. A form's time goes before that of its Page.
@@ -62,7 +62,10 @@ def list_(as_json: bool, data_dir: Path) -> None:
 )
 @data_dir_option
 def set_(page_id: str | None, form_id: str | None, days: int, data_dir: Path) -> None:
-    """Erase answers once a lead is so old; those that are so old already go within the hour."""
+    """Erase answers once a lead is so old.
+
+    Those that are so old already go within the hour.
+    """
     what, object_id = _change(page_id, form_id, days, data_dir)
     click.echo(f"{what} {object_id}: answers are erased {days} days after a lead's creation")
 
@@ -72,7 +75,10 @@ def set_(page_id: str | None, form_id: str | None, days: int, data_dir: Path) ->
 @_form
 @data_dir_option
 def unset(page_id: str | None, form_id: str | None, data_dir: Path) -> None:
-    """Keep answers from now on (a form: as long as its Page's are); what was erased stays erased."""
+    """Keep answers from now on; what was erased stays erased.
+
+    A form's are then kept as long as its Page's are.
+    """
     what, object_id = _change(page_id, form_id, None, data_dir)
     click.echo(f"{what} {object_id}: no time is set any more")
 

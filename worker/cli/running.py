@@ -30,7 +30,9 @@ WATCH_EVERY_SECONDS: Final = 2.0
 @click.command()
 @data_dir_option
 def up(data_dir: Path) -> None:
-    """Run everything on this machine: receiver, workers, schedule, and the servers that are missing.
+    """Run everything on this machine, missing servers included.
+
+    That is the receiver, the workers and the schedule, and Redis and Postgres where you have none.
 
     DATABASE_URL and REDIS_URL are used where they are set; otherwise Redis and Postgres are started here and keep
     their data in --data-dir. One Ctrl-C ends all of it in order.
@@ -57,7 +59,7 @@ def up(data_dir: Path) -> None:
     "--keep", type=click.Path(file_okay=False, path_type=Path), help="Keep data and logs in this folder."
 )
 def demo(leads: int, latency: float, keep: Path | None) -> None:
-    """Show the whole path on this machine, against a simulated Graph API; nothing is left behind.
+    """Show the whole path with simulated leads; nothing stays.
 
     Sends signed webhook deliveries (duplicates, sample pings, organic leads, all kinds of letters) through
     receiver, Redis, Celery and Graph into Postgres, and compares every row with what Graph holds.
@@ -73,7 +75,7 @@ def demo(leads: int, latency: float, keep: Path | None) -> None:
 @click.command(context_settings={"ignore_unknown_options": True})
 @click.argument("settings", nargs=-1, metavar="[NAME=VALUE]...")
 def sandbox(settings: tuple[str, ...]) -> None:
-    """Serve the simulated Graph API and webhook sender, to develop against.
+    """Serve a simulated Graph API and webhook sender.
 
     NAME=VALUE are its settings, for example `leadsync sandbox port=9900 leads=1000 latency_seconds=0.15`;
     docs/sandbox.md lists them all.
@@ -93,7 +95,7 @@ def sandbox(settings: tuple[str, ...]) -> None:
 @click.option("--queue", "queues", multiple=True, type=click.Choice(QUEUES), help="Work on this queue only.")
 @click.option("--concurrency", type=click.IntRange(1, 64), help="Processes; default WORKER_CONCURRENCY.")
 def worker(queues: tuple[str, ...], concurrency: int | None) -> None:
-    """Run a worker: reads announced leads from Graph and stores them. Ends on SIGTERM, giving work back."""
+    """Run a worker, which reads leads from Graph and stores them. Ends on SIGTERM, giving work back."""
     from worker.app import create_app, run_worker
     from worker.runtime import Family
     from worker.store.migrate import migrate_when_up
@@ -141,7 +143,7 @@ def migrate() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with --watch one a line.")
 @data_dir_option
 def status(is_watching: bool, every: float | None, as_json: bool, data_dir: Path) -> None:
-    """Tell how it goes: what came in, what waits and why, what is dead, who works.
+    """Show what came in, what waits and why, and who works.
 
     With --watch a screen is drawn anew every few seconds: what comes in and is stored a second, how far behind it is,
     the Pages with the least budget left, backfills, health. Where there is no terminal, each look is one line. A look
@@ -169,7 +171,10 @@ def status(is_watching: bool, every: float | None, as_json: bool, data_dir: Path
 @click.argument("who", type=click.Choice([*QUEUES, "schedule"]))
 @click.option("--within", default=120, show_default=True, type=click.IntRange(1), help="Seconds.")
 def health(who: str, within: int) -> None:
-    """Exit 0 if the workers of a queue, or the schedule, have lately looked at their work; for health checks."""
+    """Exit 0 if a queue's workers, or the schedule, are at work.
+
+    For health checks: at work is who has looked at its work within so many seconds.
+    """
     looked_at = last_look(read_settings("REDIS_URL").redis_url, who)
     age = None if looked_at is None else time.time() - looked_at
     if age is None or age > within:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @data_dir_option
 def test_lead(form_id: str | None, page_id: str | None, timeout: int, as_json: bool, data_dir: Path) -> None:
-    """Make a test lead of a form at Meta and tell when it passed each hop on its way into Postgres.
+    """Make a test lead at Meta and time each hop to its row.
 
     The form's former test lead is deleted, as a form has one at a time. Where the lead does not arrive it is told at
     which hop it is missing and what to look at: the Page's subscription, the app's webhook, the receiver, the workers,

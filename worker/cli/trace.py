@@ -42,7 +42,7 @@ def trace(
     as_json: bool,
     data_dir: Path,
 ) -> None:
-    """Tell all that is known of one lead: where it is, what befell it on the way, and what it waits for.
+    """Tell where a lead is, what befell it, and what it waits for.
 
     A lead that was never announced here is asked for at Meta, one call a Page and 20 Pages at most, and the last
     reconciliation of its form is told. No answer of a person is read or printed. Exit status 1 where nothing is known

@@ -26,7 +26,7 @@ from worker.doctor.facts import (
     RedisFacts,
     StreamFacts,
 )
-from worker.doctor.findings import Finding, Unknown, ok, warn
+from worker.doctor.findings import Finding, Unknown, not_checked, ok, warn
 from worker.errors import LeadSyncError
 from worker.graph.account import AppSubscription
 from worker.health import DISCONNECTED
@@ -69,6 +69,9 @@ def judge(facts: Everything) -> Iterator[Finding]:
     yield from meta_checks.of_callback(facts.callback, full=server_checks.why_full(redis))
     yield from work_checks.of_stream(facts.stream, facts.now)
     yield work_checks.of_rows(facts.rows, facts.now)
+    if not facts.pages and isinstance(facts.rows, Unknown):
+        yield not_checked("page.known", f"Postgres tells nothing of it: {facts.rows.why}")
+        return
     if not facts.pages:
         yield warn(
             "page.known", "no Page is known here", "`leadsync connect` connects Pages (docs/connect.md)"

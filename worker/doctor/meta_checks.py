@@ -77,7 +77,7 @@ def of_accounts(rows: RowsFacts | Unknown, now: datetime) -> Finding:
         return warn(
             check, f"the token or data access of an account that connected Pages ends in {left}", remedy
         )
-    return ok(check, f"the tokens of {rows.accounts} accounts hold")
+    return ok(check, f"the tokens of all accounts hold ({rows.accounts})")
 
 
 def of_callback(facts: CallbackFacts | Unknown, *, full: str | None) -> Iterator[Finding]:
@@ -178,8 +178,8 @@ def _address(app: AppSubscription, webhook_url: str) -> Finding:
 
 
 def _set(url: str, reason: str) -> str:
-    """What to do about the app's webhook, with the address where that is known."""
-    return REMEDIES[reason].replace(_SET_WEBHOOK, set_webhook(url))
+    """What to do about the app's webhook, with the address where that is known; what is wrong with it is told."""
+    return REMEDIES[reason].partition(": ")[2].replace(_SET_WEBHOOK, set_webhook(url))
 
 
 def _same(url: str) -> str:

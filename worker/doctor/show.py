@@ -3,6 +3,7 @@
 It judges nothing. Invariant: on the screen, of a Page that is well one line is told; in JSON every finding stands.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -15,6 +16,9 @@ from rich.text import Text
 
 from worker.doctor.findings import GROUPS, Finding, Verdict, worst
 
+NAMED: Final = 3
+"""Pages named that are like another one; `--json` has all, each with its findings."""
+AGE: Final = re.compile(r"\b\d+ (?:s|min|h|d) ago\b")
 TITLES: Final = {
     "settings": "Settings",
     "postgres": "Postgres",
@@ -55,13 +59,37 @@ def render(findings: Sequence[Finding], *, utf8: bool, whole_pages: bool) -> Gro
 
 
 def _pages(findings: Sequence[Finding], *, utf8: bool, whole: bool) -> Iterable[Any]:
-    for page_id in dict.fromkeys(each.page_id for each in findings):
-        ours = [each for each in findings if each.page_id == page_id]
-        shown = [each for each in ours if whole or each.verdict is not Verdict.OK]
-        yield Text.assemble(
-            "  ", _sign(worst(ours), utf8=utf8), f" Page {page_id}", "" if shown else ": all well"
-        )
+    """What is alike of several Pages is told of the first; the others are named."""
+    alike: dict[tuple[object, ...], list[str]] = {}
+    found: dict[str, list[Finding]] = {}
+    for each in findings:
+        found.setdefault(str(each.page_id), []).append(each)
+    for page_id, ours in found.items():
+        alike.setdefault(tuple(_kind(each) for each in ours if _is_shown(each, whole)), []).append(page_id)
+    for page_id, *others in alike.values():
+        shown = [each for each in found[page_id] if _is_shown(each, whole)]
+        sign = _sign(worst(found[page_id]), utf8=utf8)
+        if not shown and others:
+            yield Text.assemble("  ", sign, f" {len(others) + 1:,} Pages: all well")
+            continue
+        yield Text.assemble("  ", sign, f" Page {page_id}", "" if shown else ": all well")
         yield Padding(_lines(shown, utf8=utf8), (0, 0, 0, 2))
+        if others:
+            more = f" and {len(others) - NAMED:,} more" if len(others) > NAMED else ""
+            yield Text(f"    the same: Page {', '.join(others[:NAMED])}{more}", "bold")
+
+
+def _is_shown(finding: Finding, whole: bool) -> bool:
+    return whole or finding.verdict is not Verdict.OK
+
+
+def _kind(finding: Finding) -> tuple[object, ...]:
+    """A finding without the Page's id, and without ages, which differ by seconds."""
+    told = (
+        AGE.sub("AGO", text.replace(finding.page_id or "", ""))
+        for text in (finding.evidence, finding.remedy or "")
+    )
+    return finding.check, finding.verdict, *told
 
 
 def _lines(findings: Sequence[Finding], *, utf8: bool) -> Table:

@@ -103,6 +103,8 @@ def _schedule(facts: StreamFacts, at_ms: float) -> Finding:
     if (silent := _silent(facts, "schedule", at_ms)) is None:
         return ok(SCHEDULE, "it rings")
     remedy = "start it: `leadsync up`, or `docker compose up -d beat`, or `leadsync schedule`"
+    if "schedule" not in facts.progress:
+        remedy = f"just started? look again in half a minute; otherwise {remedy}"
     return fail(SCHEDULE, f"the schedule {silent}", remedy)
 
 

@@ -92,7 +92,8 @@ def read_error(status: int, body: object) -> ErrorAnswer | None:
 def fault_of(answer: ErrorAnswer, usages: Iterable[Usage], now: datetime) -> LeadSyncError:
     """The error that `answer` means; `usages` are those of the same answer and tell when access is regained."""
     code, subcode = answer.code, answer.subcode
-    told = f"Graph answered code {code}, subcode {subcode}, HTTP {answer.status}"
+    named = (("code", code), ("subcode", subcode), ("HTTP", answer.status))
+    told = "Graph answered " + ", ".join(f"{name} {value}" for name, value in named if value is not None)
     if code in THROTTLE_SCOPES:
         scope = THROTTLE_SCOPES[code]
         regain = _regain(usages, scope)
@@ -109,7 +110,9 @@ def fault_of(answer: ErrorAnswer, usages: Iterable[Usage], now: datetime) -> Lea
     if code in _UNAVAILABLE_CODES and (subcode == _REDUCE_SUBCODE or answer.asks_for_less):
         return TooMuchAsked(f"{told}: asks for less data at once")
     if code == 100 and answer.names_proof:
-        return ProofRefused(f"{told}: appsecret_proof is refused; META_APP_SECRET must be the token's app's")
+        return ProofRefused(
+            f"{told}: appsecret_proof is refused; META_APP_SECRET is not that of the token's app"
+        )
     if code == 100 and subcode == 33:
         return NotVisibleYet(f"{told}: the object is unknown, not yet visible or not permitted")
     if code == _CALLBACK_CODE:
