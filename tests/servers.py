@@ -1,20 +1,24 @@
 """Real servers for tests: worker.embedded prepares them, this starts and ends them.
 
     data directory -> ServerProcess -> a running child -> its end
+    data directory -> the same with a Postgres in it that has been made and migrated before
 
 Where this machine has no such server the test is skipped, but fails where CI is set.
 """
 
+import atexit
 import os
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 
 import pytest
 
-from worker.embedded import ServerMissing, ServerProcess, wait_ready
+from worker.embedded import ServerMissing, ServerProcess, prepare_postgres, wait_ready
+from worker.store.migrate import migrate
 
 
 def spawn(server: ServerProcess, log: Path) -> subprocess.Popen[bytes]:
@@ -75,3 +79,23 @@ def short_folder() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="leadsync-") as folder:
         Path(folder).chmod(0o711)
         yield Path(folder)
+
+
+def grow(data_dir: Path) -> None:
+    """Put a Postgres with this version's schema into a data directory that has none.
+
+    Its first start would make the same, in two CPU seconds for the cluster and half a one for each worker that
+    migrates. What a first start does is tested where nothing is grown.
+    """
+    subprocess.run(["cp", "-a", _grown(), data_dir / "postgres"], check=True)
+
+
+@cache
+def _grown() -> Path:
+    """Such a Postgres, ended in order; it goes with this process."""
+    held = ExitStack()
+    atexit.register(held.close)
+    folder = held.enter_context(short_folder())
+    with running(prepare_postgres(folder), folder / "postgres.log") as server:
+        migrate(server.url)
+    return (folder / "postgres").resolve()

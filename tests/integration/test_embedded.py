@@ -13,7 +13,7 @@ import psycopg
 import pytest
 import redis
 
-from tests.servers import prepared, running, spawn
+from tests.servers import grow, prepared, running, spawn
 from worker.embedded import DataInUse, ServerProcess, postgres_server, prepare_postgres, prepare_redis
 from worker.errors import ConfigurationError
 
@@ -57,9 +57,11 @@ KINDS = [
 
 
 @pytest.fixture(params=KINDS, ids=lambda kind: str(kind.name))
-def kind(request: pytest.FixtureRequest) -> Kind:
-    """Each of the two servers in turn."""
+def kind(request: pytest.FixtureRequest, data_dir: Path) -> Kind:
+    """Each of the two servers in turn, Postgres' data made before."""
     found: Kind = request.param
+    if found.name == "postgres":
+        grow(data_dir)
     return found
 
 
@@ -216,6 +218,7 @@ def test_data_of_a_newer_redis_is_not_silently_ignored(
 
 def test_a_pid_file_of_somebody_else_does_not_block_postgres(data_dir: Path) -> None:
     """After a crash the number in the pid file may belong to any process; that one is left alone."""
+    grow(data_dir)
     prepared(prepare_postgres, data_dir).release()
     bystander = subprocess.Popen(["sleep", "600"])
     pid_file = data_dir / "postgres" / "cluster" / "postmaster.pid"
@@ -253,6 +256,7 @@ def test_a_long_data_directory_still_gets_a_socket(data_dir: Path) -> None:
 def test_no_answer_gets_into_the_postgres_log(data_dir: Path) -> None:
     """A failing statement tells its client what was wrong, and the server's log nothing."""
     answer = "Zelda Fitzgerald"
+    grow(data_dir)
     log = data_dir / "log"
     server = prepared(prepare_postgres, data_dir)
     with running(server, log), psycopg.connect(server.url, autocommit=True) as connection:

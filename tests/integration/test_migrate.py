@@ -1,14 +1,17 @@
 """Migrations on a real Postgres: forward only, once, however many start at the same moment."""
 
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
 import pytest
+from alembic.script import ScriptDirectory
 from psycopg.rows import dict_row
 
 from worker.errors import StoreUnavailable
-from worker.store.migrate import head, migrate
+from worker.store.migrate import _config, head, migrate, migrate_when_up
 
 
 def schema(url: str) -> list[dict[str, Any]]:
@@ -42,6 +45,29 @@ def test_a_second_run_finds_nothing_to_do(postgres_url: str) -> None:
     assert schema(postgres_url) == before
     with psycopg.connect(postgres_url) as connection:
         assert connection.execute("select count(*) from leadgen").fetchone() == (1,)
+
+
+def test_where_the_schema_is_current_alembic_is_not_loaded(database: str) -> None:
+    """A worker looks at the revision and goes on: half a second of CPU and 25 MB less at each start."""
+    words = (
+        "import sys; from worker.store.migrate import migrate_when_up; migrate_when_up(sys.argv[1]);"
+        " print('alembic' in sys.modules)"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", words, database], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert told.stdout == "False\n"
+
+
+def test_a_worker_brings_an_empty_database_forward(postgres_url: str) -> None:
+    """The quick look is no excuse: what is missing is applied before it works."""
+    migrate_when_up(postgres_url)
+    assert migrate(postgres_url) == (head(), head())
+
+
+def test_the_newest_revision_is_told_by_the_names_of_the_files() -> None:
+    """Alembic, which reads the files, finds the same head, and only one."""
+    assert ScriptDirectory.from_config(_config()).get_heads() == [head()]
 
 
 def test_many_may_start_at_once(postgres_url: str) -> None:

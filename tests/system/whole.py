@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from click.testing import CliRunner, Result
 
-from tests.servers import short_folder
+from tests.servers import grow, short_folder
 from tests.system import canaries
 from worker.cli import main
 from worker.demo import differences, get_json, get_lines, post_json
@@ -206,6 +206,7 @@ def whole(
             **(env or {}),
         }
         settings = replace(read_settings(), database_url="", redis_url="")
+        grow(folder)
         stack = rewire(build_stack(settings, folder, held=held, extra=variables), folder)
         words = {
             "port": sandbox_port,

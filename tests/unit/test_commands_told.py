@@ -2,13 +2,15 @@
 
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import pytest
 
-from worker.cli import main
+from worker.cli import PLACES, main
 
 ROOT = Path(__file__).parents[2]
 QUOTED = re.compile(r"`+leadsync ([a-z][^`\n]*)`+")
@@ -86,3 +88,17 @@ def test_each_command_says_in_one_line_what_it_does() -> None:
 def test_a_command_that_does_not_exist_is_noticed(words: str) -> None:
     """The look itself can fail."""
     assert wrong(words) is not None
+
+
+def test_each_command_is_where_the_table_says() -> None:
+    """They are loaded by name when they are asked for, so a wrong place would be found only by who types it."""
+    assert {name: command.name for name, command in main.commands.items()} == {name: name for name in PLACES}
+
+
+def test_a_command_loads_no_other() -> None:
+    """To load all of them took half a second of CPU at each start; HTTP and Postgres are for those that need them."""
+    loaded = "import sys; from worker.cli import PLACES, main; main.commands['schedule']; print(*sys.modules)"
+    told = subprocess.run(
+        [sys.executable, "-c", loaded], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert not {"aiohttp", "psycopg", "celery", "worker.cli.backfill"} & set(told.stdout.split())

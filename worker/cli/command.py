@@ -7,7 +7,7 @@ settings or arguments are wrong.
 import asyncio
 import dataclasses
 import json
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -37,22 +37,17 @@ data_dir_option = click.option(
 class CommandGroup(click.Group):
     """Turns leadsync's own errors into one line and an exit status, and lists its commands by what they are for."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, sections: Mapping[str, Iterable[str]], **kwargs: Any) -> None:
+        """`sections`: title -> names of commands, each in one of them."""
         super().__init__(*args, **kwargs)
-        self.sections: dict[str, list[click.Command]] = {}
-
-    def add_section(self, title: str, *commands: click.Command) -> None:
-        """Add commands, listed together under `title` and in this order."""
-        self.sections[title] = [*commands]
-        for command in commands:
-            self.add_command(command)
+        self._sections = sections
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write each section; the names stand in one column throughout."""
         width = max(len(name) for name in self.commands)
-        for title, commands in self.sections.items():
+        for title, names in self._sections.items():
             rows = [
-                (str(each.name).ljust(width), each.get_short_help_str(formatter.width)) for each in commands
+                (name.ljust(width), self.commands[name].get_short_help_str(formatter.width)) for name in names
             ]
             with formatter.section(title):
                 formatter.write_dl(rows)
