@@ -19,8 +19,9 @@ from worker.errors import StoreUnavailable
 from worker.outcomes import DeadLetter, Stored
 from worker.plans import Plan, utc
 from worker.slices import Slice
-from worker.store.leads import LeadStore, json_of, row_of
-from worker.store.sql import INSERT_LEADS, LEAD_ROWS, OR_UPDATE_LEADS
+from worker.store.lead_rows import LEAD_ROWS, json_of
+from worker.store.leads import LeadStore, row_of
+from worker.store.sql import INSERT_LEADS, OR_UPDATE_LEADS
 from worker.store.statements import Row, RowsRefused, Statements
 
 log = structlog.get_logger("store")
