@@ -34,12 +34,12 @@ def read_json(text: bytes | str) -> tuple[object, bool]:
     return json.loads(text, parse_int=_parse_int), False
 
 
-def write_json(value: object) -> str:
-    """The shortest JSON of a value without NaN and infinities. Raises RecursionError."""
+def write_json(value: object) -> bytes:
+    """The shortest JSON of a value without NaN and infinities, as bytes. Raises RecursionError."""
     try:
-        return orjson.dumps(value).decode()
+        return orjson.dumps(value)
     except TypeError:
-        return json.dumps(value, ensure_ascii=False, check_circular=False, separators=(",", ":"))
+        return json.dumps(value, check_circular=False, separators=(",", ":")).encode()
 
 
 def _has_long_number(body: bytes) -> bool:

@@ -19,8 +19,9 @@ from worker.errors import StoreUnavailable
 from worker.outcomes import DeadLetter, Stored
 from worker.plans import Plan, utc
 from worker.slices import Slice
-from worker.store.leads import LeadStore, json_of, row_of
-from worker.store.sql import INSERT_LEADS, LEAD_ROWS, OR_UPDATE_LEADS
+from worker.store.lead_rows import LEAD_ROWS, json_of
+from worker.store.leads import LeadStore, row_of
+from worker.store.sql import INSERT_LEADS, OR_UPDATE_LEADS
 from worker.store.statements import Row, RowsRefused, Statements
 
 log = structlog.get_logger("store")
@@ -96,8 +97,9 @@ forgotten."""
 
 WRITE: Final = f"""
 with r as materialized (select * from {LEAD_ROWS}),
--- Not `= any` of an array: a plan kept from when the table was small compares each row of it with each id.
-prior as (select l.leadgen_id, l.state, l.in_part from leadgen l where l.leadgen_id in (select leadgen_id from r)),
+prior as (
+    select l.leadgen_id, l.state, l.in_part from leadgen l where l.leadgen_id = any(array(select leadgen_id from r))
+),
 written as (
     {INSERT_LEADS} r left join prior p using (leadgen_id)
     where p.leadgen_id is null or (p.state <> 'erased' and (p.state <> 'stored' or (p.in_part and not r.in_part)))
@@ -141,6 +143,12 @@ where not exists (select from pages p where p.page_id = %(page_id)s and p.parked
 All parts see the rows as they were before. A lead that was erased is known: Meta lists it and it is not missing.
 Nothing comes back where the slice is no longer ours, or its Page was parked meanwhile, yet the leads are stored: they
 are paid for."""
+
+WRITE_PLAN: Final = """
+select set_config('plan_cache_mode', 'force_generic_plan', true), set_config('enable_seqscan', 'off', true)
+"""
+"""How WRITE is planned: once a connection, since that takes as long as writing a hundred leads, and so that it finds
+its rows by the index: a plan from when the table was small is kept, and would read all of a large one each time."""
 
 RESTART: Final = """
 with held as (
@@ -555,7 +563,7 @@ class BackfillStore:
             "watermark": leased.watermark,
             **self._held(leased, now),
         }
-        return bool(await self._rows(WRITE, told))
+        return bool(await self._rows(WRITE, told, under=WRITE_PLAN))
 
     def _held(self, leased: LeasedSlice, now: datetime) -> Row:
         return {"slice_id": leased.slice_id, "turn": leased.turn, "now": now, "lease": self._lease}

@@ -5,7 +5,6 @@ read in full from Graph nothing but its nulls is filled; a row that gains nothin
 changes nothing; a lead that Postgres refuses is found by bisection and refused alone.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -14,7 +13,8 @@ from typing import Final, LiteralString, TypeAlias
 from psycopg_pool import AsyncConnectionPool
 
 from worker.lead import Lead
-from worker.store.sql import LEAD_ROWS, SECOND
+from worker.store.lead_rows import LEAD_ROWS, json_of
+from worker.store.sql import SECOND
 from worker.store.statements import Row, RowsRefused, Statements
 
 OfPage: TypeAlias = tuple[Lead, str]
@@ -163,7 +163,7 @@ class ImportStore:
         """One statement for these leads, each of another id; `dry_run` only tells what it would do."""
         try:
             written = await self._rows(
-                TELL if dry_run else WRITE, {"rows": _json([_row(*lead) for lead in leads]), "now": now}
+                TELL if dry_run else WRITE, {"rows": json_of([_row(*lead) for lead in leads]), "now": now}
             )
         except RowsRefused as refused:
             if len(leads) == 1:
@@ -175,12 +175,8 @@ class ImportStore:
         return Imported(new, len(written) - new, len(leads) - len(written))
 
 
-def _json(rows: Sequence[Row]) -> str:
-    return json.dumps(rows, ensure_ascii=False)
-
-
 def _row(lead: Lead, page_id: str) -> Row:
-    """The object of LEAD_ROWS for a lead of a file."""
+    """The row of LEAD_ROWS for a lead of a file."""
     return {
         "leadgen_id": lead.leadgen_id,
         "page_id": page_id,

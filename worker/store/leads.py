@@ -4,7 +4,6 @@ The only file that runs the statements on leadgen and pages. It decides nothing:
 Invariant: a row that Postgres refuses is found by bisection and dies alone; no error message holds a row's content.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -16,11 +15,11 @@ from psycopg_pool import AsyncConnectionPool
 from worker.batches import InFlight
 from worker.errors import NotVisibleYet, StoreUnavailable
 from worker.health import BY_ORDER
-from worker.json_text import write_json
 from worker.lead import Lead
 from worker.outcomes import DeadLetter, Outcome, Park, Retry, Snooze, Stored, full_reading
 from worker.store import sql
 from worker.store.health import DOUBT
+from worker.store.lead_rows import json_of
 from worker.store.statements import Row, RowsRefused, Statements
 from worker.trail import MOST_MS, entry_text
 
@@ -136,7 +135,7 @@ class LeadStore:
         reason = f"{REFUSED_REASON}_{refused.sqlstate}"
         dead = _verdict({name: row[name] for name in kept}, "dead", reason, None, "died", now)
         try:
-            await self._rows(sql.SETTLE, {"rows": json.dumps([dead]), "now": now})
+            await self._rows(sql.SETTLE, {"rows": json_of([dead]), "now": now})
         except RowsRefused as again:
             raise StoreUnavailable(
                 f"Postgres refuses even the bare row of {row['leadgen_id']} (SQLSTATE {again.sqlstate});"
@@ -263,17 +262,6 @@ def _is_doubtful(outcome: Outcome) -> bool:
     return False
 
 
-def json_of(rows: Sequence[Row]) -> str:
-    """Rows as LEAD_ROWS reads them. Raises RowsRefused where one is nested too deeply."""
-    try:
-        # A key that is not there reads as null, and most columns of most leads are.
-        full = [{name: value for name, value in row.items() if value is not None} for row in rows]
-        return write_json(full)
-    except RecursionError:
-        # statement_too_complex: what Postgres itself says of a value nested too deeply.
-        raise RowsRefused("54001") from None
-
-
 def _leased(row: Mapping[str, Any]) -> InFlight:
     return InFlight(
         leadgen_id=row["leadgen_id"],
@@ -294,7 +282,7 @@ def _leased(row: Mapping[str, Any]) -> InFlight:
 
 
 def row_of(reference: InFlight, outcome: Outcome, now: datetime) -> Row:
-    """The object of LEAD_ROWS that says what became of a reference."""
+    """The row of LEAD_ROWS that says what became of a reference."""
     row: Row = {
         "leadgen_id": reference.leadgen_id,
         "turn": reference.turn,

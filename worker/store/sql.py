@@ -7,6 +7,7 @@ state only moves forward; a verdict changes a waiting row only in the turn in wh
 from typing import Final
 
 from worker.health import BY_HAND, DISCONNECTED
+from worker.store.lead_rows import LEAD_ROWS
 
 _LEAD_COLUMNS: Final = (
     "form_id",
@@ -36,15 +37,6 @@ def _kept(column: str) -> str:
 
 _SET_LEAD: Final = ",\n    ".join(_kept(column) for column in (*_LEAD_COLUMNS, *_JSON_COLUMNS))
 _NAMES: Final = ", ".join((*_LEAD_COLUMNS, *_JSON_COLUMNS))
-
-LEAD_ROWS: Final = """jsonb_to_recordset(%(rows)s::jsonb) as r (
-    leadgen_id text, state text, reason text, attempts integer, failed_for text, due_at timestamptz, turn bigint,
-    first_seen_at timestamptz, page_id text, form_id text, ad_id text, ad_name text, adset_id text,
-    adset_name text, campaign_id text, campaign_name text, created_time timestamptz, is_organic boolean,
-    platform text, partner_name text, retailer_item_id text, field_data jsonb,
-    custom_disclaimer_responses jsonb, extra jsonb, is_test boolean, in_part boolean, cleaned boolean,
-    source text, received_at timestamptz, announced integer, taken_ms integer, read_ms integer, trail text)"""
-"""`rows`, a JSON array with one object a leadgen_id, as a table."""
 
 SECOND: Final = "floor(extract(epoch from %(now)s::timestamptz))::bigint"
 """The moment of a statement as an entry of a trail begins (worker/trail.py)."""
@@ -101,7 +93,7 @@ SETTLE: Final = f"""
 order by leadgen_id
 {OR_UPDATE_LEADS}
 """
-"""What became of a batch of references, in one statement; `rows` is a JSON array, one object a leadgen_id.
+"""What became of a batch of references, in one statement; `rows` has one a leadgen_id.
 
 A lead beats every other state. Any other verdict starts a row where there is none, or changes the row that its
 holder leased, in the same turn. A verdict on a stored row that was read in part only moves its next reading.

@@ -36,10 +36,18 @@ class Statements:
     def __init__(self, pool: AsyncConnectionPool) -> None:
         self._pool = pool
 
-    async def rows(self, statement: LiteralString, parameters: Mapping[str, object]) -> list[Row]:
-        """Run and commit; the rows that it answers. Raises StoreUnavailable or RowsRefused."""
+    async def rows(
+        self, statement: LiteralString, parameters: Mapping[str, object], *, under: LiteralString | None = None
+    ) -> list[Row]:
+        """Run and commit; the rows that it answers. Raises StoreUnavailable or RowsRefused.
+
+        `under` is a statement that sets, for this transaction alone, how the other is planned; that is prepared at its
+        first run.
+        """
         async with self._connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
-            await cursor.execute(statement, parameters)
+            if under is not None:
+                await cursor.execute(under)
+            await cursor.execute(statement, parameters, prepare=True if under else None)
             return await cursor.fetchall() if cursor.description else []
 
     async def alone(self, statement: LiteralString) -> None:
