@@ -16,9 +16,10 @@ UV_VERSION = 0.13.9
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 READY_DEV := $(VENV)/.ready-dev
+READY_FUZZ := $(VENV)/.ready-fuzz
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-compose lint bench soak lock clean
+.PHONY: help demo up test test-compose lint bench soak fuzz lock clean
 .DELETE_ON_ERROR:
 # Two runs at once in one environment would tear it.
 .NOTPARALLEL:
@@ -68,15 +69,19 @@ bench: $(READY_DEV)  ## measure beside real peers, into docs/measured.md; ARGS="
 soak: $(READY_DEV)  ## let leads come in while a seeded plan of faults befalls every part, e.g. ARGS="--minutes 30 --seed 1"
 	@$(BIN)/python -m tests.system.soak $(ARGS)
 
-lock: pyproject.toml  ## choose the newest versions that pyproject.toml allows, and write both locks
+fuzz: $(READY_FUZZ)  ## look for bytes that nothing here can read; ARGS="--minutes 5 --target when"
+	@$(BIN)/python -m tests.fuzz $(ARGS)
+
+lock: pyproject.toml  ## choose the newest versions that pyproject.toml allows, and write all locks
 	@$(find_python); $(make_venv) "$$python" .venv-lock || exit 1
 	@$(call quietly,.venv-lock/bin/python -m pip install uv==$(UV_VERSION))
-	@echo "==> requirements.lock, requirements-dev.lock"
+	@echo "==> requirements.lock, requirements-dev.lock, requirements-fuzz.lock"
 	@$(call compile,requirements.lock,--extra embedded)
 	@$(call compile,requirements-dev.lock,--all-extras)
+	@$(call compile,requirements-fuzz.lock,--all-extras --group fuzz)
 
 clean:  ## remove the environment and all caches; the data in .leadsync stays
-	@rm -rf $(VENV) .venv-lock .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info build dist
+	@rm -rf $(VENV) .venv-lock .mypy_cache .ruff_cache .pytest_cache .hypothesis .fuzz *.egg-info build dist
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # ------------------------------------------------------------------------------------------ the environment
@@ -94,6 +99,11 @@ $(READY): requirements.lock pyproject.toml
 $(READY_DEV): requirements-dev.lock $(READY)
 	@echo "==> packages of requirements-dev.lock"
 	@$(call quietly,$(PIP) --require-hashes -r requirements-dev.lock)
+	@touch $@
+
+$(READY_FUZZ): requirements-fuzz.lock $(READY_DEV)
+	@echo "==> packages of requirements-fuzz.lock"
+	@$(call quietly,$(PIP) --require-hashes -r requirements-fuzz.lock)
 	@touch $@
 
 # A user's own pip settings may add indexes and options; hashes decide what is installed all the same.

@@ -13,6 +13,7 @@ asked, but for the challenge of a proven asker, and none shows an exception.
 
 import time
 import traceback
+from collections.abc import Mapping
 from typing import Protocol
 
 import structlog
@@ -57,7 +58,7 @@ def _route_webhook(app: Flask, settings: Settings, intake: Intake) -> None:
 
     @app.get("/webhook")
     def answer_handshake() -> Response:
-        challenge = handshake.answer(request.args, settings.verify_token)
+        challenge = handshake.answer(_query(), settings.verify_token)
         if challenge is None:
             intake.count(Verdict.HANDSHAKE_REFUSED)
             return _text("handshake refused", 403)
@@ -127,6 +128,14 @@ def _body(most: int) -> bytes:
         return request.get_data(cache=False)
     except RequestEntityTooLarge:
         raise TooLarge from None
+
+
+def _query() -> Mapping[str, str]:
+    """The parameters; none where the query is not even UTF-8, which werkzeug does not tell from a fault."""
+    try:
+        return request.args
+    except UnicodeDecodeError:
+        return {}
 
 
 def _text(text: str, status: int) -> Response:

@@ -45,7 +45,7 @@ def read_settings() -> Settings:
     Raises ConfigurationError.
     """
     env = Env(eager=False)
-    env.read_env(DOTENV, recurse=False)
+    _read_file(env)
     settings = _read(env)
     problems = _problems(env)
     if problems:
@@ -53,14 +53,23 @@ def read_settings() -> Settings:
     return settings
 
 
+def _read_file(env: Env) -> None:
+    try:
+        env.read_env(DOTENV, recurse=False)
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(
+            f"{DOTENV}: cannot be read ({type(error).__name__}); it must be a file of UTF-8 text without NUL"
+        ) from None
+
+
 def _read(env: Env) -> Settings:
     def text(name: str, default: str, check: Callable[[str], object] | None = None) -> str:
         # A value that fails its check reads as None here and is reported by _problems.
-        return env.str(name, default, validate=check) or default
+        return env.str(name, default, validate=[_utf8, check] if check else _utf8) or default
 
     def needed(name: str) -> str:
         # No default: a default is never checked.
-        return env.str(name, validate=_required) or ""
+        return env.str(name, validate=[_utf8, _required]) or ""
 
     def count(name: str, default: int, most: int, least: int = 1) -> int:
         within = validate.Range(least, most, error=f"must be from {least} to {most}")
@@ -88,6 +97,14 @@ def _secrets(text: str) -> tuple[str, ...]:
 def _required(text: str) -> None:
     if not text.strip(", \t"):
         raise ValidationError("is required; set it in the environment or in .env")
+
+
+def _utf8(text: str) -> None:
+    """An environment may hold any bytes; what is no text can be neither a key nor an address."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValidationError("is not UTF-8") from None
 
 
 def _redis_url(url: str) -> None:

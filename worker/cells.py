@@ -20,14 +20,16 @@ _ESCAPED_PIPE: Final = re.compile(r"(?<![^ ])\\(\\*)\|(?![^ ])")
 # With the forms that Excel turns into ASCII where the keyboard is Japanese or Chinese.
 _PLUS_MINUS: Final = "+\\-\uff0b\uff0d\ufe62\ufe63"
 _EQUALS_AT: Final = "=@\uff1d\uff20\ufe66\ufe6b"
-_BLANKS: Final = "[\\s\u200b\u2060\ufeff]*"
+_BLANK: Final = "[\\s\u200b\u2060\ufeff]"
+_BLANKS: Final = f"{_BLANK}*"
 _AT_START: Final = re.compile(rf"'*(?:[\t\r\n]|{_BLANKS}[{_PLUS_MINUS}{_EQUALS_AT}])")
 _MAY_START: Final = re.compile(rf"['\s\u200b\u2060\ufeff{_PLUS_MINUS}{_EQUALS_AT}]")
 # A spreadsheet that takes another character for the separator, as Excel does where the comma is the decimal sign,
 # cuts a cell in the middle. Without a letter and one of ( | ! a sum can neither call, nor run, nor reach elsewhere.
 _EDGES: Final = ";\t\r\n"
+# The blanks after the last edge only: else each of many line breaks would look through all that follow it.
 _IN_THE_MIDDLE: Final = re.compile(
-    rf"([{_EDGES}]{_BLANKS})('*)"
+    rf"([{_EDGES}](?:(?![{_EDGES}]){_BLANK})*)('*)"
     rf"(?=[{_EQUALS_AT}]|[{_PLUS_MINUS}](?=[^{_EDGES}]*[^\W\d_])[^{_EDGES}]*[(|!])"
 )
 # Of a plain number or a phone number a spreadsheet can at worst make another number.

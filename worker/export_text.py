@@ -21,7 +21,8 @@ _DELIMITERS: Final = ("\t", ",", ";")
 _HEAD_BYTES: Final = 4_096
 _BLOCK_BYTES: Final = 256 * 1_024
 _LONGEST_LINE: Final = 1_024 * 1_024
-# A quoted cell may hold line breaks; a quote that is never closed must not take in the rest of the file.
+# A quoted cell may hold line breaks; a quote that is never closed must not take in the rest of the file, nor may lines
+# that each close one quote and open another: together they are no longer than one line may be.
 _MOST_LINES_A_ROW: Final = 500
 _CUT_OFF: Final = "is cut off: the file ends within a character"
 NOT_AN_EXPORT: Final = "is not a lead export: its first line names no column `id`"
@@ -217,8 +218,10 @@ def _quoted(lines: _Lines, first: Line, delimiter: str) -> tuple[list[Line], Cel
     def feed() -> Iterator[str]:
         taken.append(first)
         yield first[1]
-        while len(taken) < _MOST_LINES_A_ROW and (numbered := next(lines, None)) is not None:
+        room = _LONGEST_LINE - len(first[1])
+        while len(taken) < _MOST_LINES_A_ROW and room > 0 and (numbered := next(lines, None)) is not None:
             taken.append(numbered)
+            room -= len(numbered[1])
             yield numbered[1]
 
     try:

@@ -7,10 +7,13 @@ https://github.com/ijl/orjson
 """
 
 import json
+from collections.abc import Iterable
 from typing import Final
 
 import orjson
 
+DEEPEST: Final = 254
+"""So deep orjson writes. What json alone could write would fail whoever reads it back from further down the stack."""
 _MAX_INT_DIGITS: Final = 4_000  # Python refuses to convert longer ones.
 _TO_ZEROS: Final = bytes.maketrans(b"123456789", b"0" * 9)
 _LONG: Final = b"0" * 19
@@ -35,11 +38,25 @@ def read_json(text: bytes | str) -> tuple[object, bool]:
 
 
 def write_json(value: object) -> bytes:
-    """The shortest JSON of a value without NaN and infinities, as bytes. Raises RecursionError."""
+    """The shortest JSON, as bytes, of a value without NaN and infinities. Raises RecursionError beyond DEEPEST."""
     try:
         return orjson.dumps(value)
     except TypeError:
+        if _is_deep(value):
+            raise RecursionError(f"nested deeper than {DEEPEST} levels") from None
         return json.dumps(value, check_circular=False, separators=(",", ":")).encode()
+
+
+def _is_deep(value: object) -> bool:
+    level, levels = [value], 0
+    while level and levels <= DEEPEST:
+        level = [part for whole in level for part in _parts(whole)]
+        levels += 1
+    return levels > DEEPEST
+
+
+def _parts(value: object) -> Iterable[object]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
 
 
 def _has_long_number(body: bytes) -> bool:

@@ -7,6 +7,7 @@ that leadsync has no column for lands in `extra`, so nothing is dropped.
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -193,10 +194,12 @@ def _is_dirty(raw: Mapping[str, object]) -> bool:
 
 def _clean_object(raw: Mapping[str, object]) -> dict[str, Json]:
     cleaned: dict[str, Json] = {}
+    alike: Counter[str] = Counter()
     for name, value in raw.items():
-        key = _clean_text(name)
+        clean = key = _clean_text(name)
         while key in cleaned:  # two names may become the same by cleaning, and neither is dropped
-            key += "\ufffd"
+            alike[clean] += 1
+            key = f"{clean}\ufffd{alike[clean] if alike[clean] > 1 else ''}"
         cleaned[key] = _clean(value)
     return cleaned
 

@@ -14,9 +14,12 @@ from urllib.parse import urlsplit
 from environs import Env, EnvError, EnvValidationError, ValidationError, validate
 
 from worker.errors import ConfigurationError
+from worker.inbox import is_id
 from worker.sealing import Key, parse_keys
 
 DOTENV: Final = ".env"
+MOST_SECONDS: Final = 10 * 366 * 86_400
+"""Ten years: whoever waits for longer has mistyped, and a date so far off is none that Python knows."""
 GRAPH_VERSION: Final = "v26.0"
 """The version of Graph that leadsync is written for."""
 
@@ -91,7 +94,7 @@ def read_settings(*needed: str) -> Settings:
     `needed` names variables that the calling command cannot do without. Raises ConfigurationError.
     """
     env = Env(eager=False)
-    env.read_env(DOTENV, recurse=False)
+    _read_file(env)
     settings = _read(env)
     lacking = [name for name in needed if not env.str(name, "")]
     problems = _problems(env)
@@ -103,8 +106,19 @@ def read_settings(*needed: str) -> Settings:
     return settings
 
 
+def _read_file(env: Env) -> None:
+    try:
+        env.read_env(DOTENV, recurse=False)
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(
+            f"{DOTENV}: cannot be read ({type(error).__name__}); it must be a file of UTF-8 text without NUL"
+        ) from None
+
+
 def _read(env: Env) -> Settings:
-    positive = validate.Range(min=0, min_inclusive=False, error="must be more than 0")
+    positive = validate.Range(
+        min=0, min_inclusive=False, max=MOST_SECONDS, error=f"must be more than 0, at most {MOST_SECONDS}"
+    )
     at_least_one = validate.Range(min=1, error="must be at least 1")
 
     def seconds(name: str, default: float) -> float:
@@ -115,7 +129,7 @@ def _read(env: Env) -> Settings:
 
     def text(name: str, default: str, check: Callable[[str], object] | None = None) -> str:
         # A value that fails its check reads as None here and is reported by _problems.
-        return env.str(name, default, validate=check) or default
+        return env.str(name, default, validate=[_utf8, check] if check else _utf8) or default
 
     return Settings(
         database_url=text("DATABASE_URL", "", _url("postgresql", "postgres")),
@@ -157,7 +171,9 @@ def _read(env: Env) -> Settings:
         alert_secret=text("ALERT_SECRET", ""),
         alert_command=text("ALERT_COMMAND", "", _check_command),
         budget_window=env.float(
-            "BUDGET_WINDOW_SECONDS", 86_400, validate=validate.Range(min=5, error="must be at least 5")
+            "BUDGET_WINDOW_SECONDS",
+            86_400,
+            validate=validate.Range(min=5, max=MOST_SECONDS, error=f"must be from 5 to {MOST_SECONDS}"),
         ),
         budget_floor=count("BUDGET_FLOOR_CALLS", 4_800),
         budget_share=env.float(
@@ -175,7 +191,9 @@ def _read(env: Env) -> Settings:
         reconcile_every=seconds("RECONCILE_EVERY_SECONDS", 900),
         reconcile_overlap=seconds("RECONCILE_OVERLAP_SECONDS", 3_600),
         reconcile_lag=env.float(
-            "RECONCILE_LAG_SECONDS", 300, validate=validate.Range(min=0, error="must be at least 0")
+            "RECONCILE_LAG_SECONDS",
+            300,
+            validate=validate.Range(min=0, max=MOST_SECONDS, error=f"must be from 0 to {MOST_SECONDS}"),
         ),
         reconcile_deep=seconds("RECONCILE_DEEP_SECONDS", 86_400),
         export_url=text("EXPORT_URL", "https://www.facebook.com", _url("https", "http")).rstrip("/"),
@@ -206,6 +224,14 @@ def _sentence(messages: object) -> str:
     return "; ".join(map(str, messages)) if isinstance(messages, list) else str(messages)
 
 
+def _utf8(text: str) -> None:
+    """An environment may hold any bytes; what is no text can neither be sent nor written down."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValidationError("is not UTF-8") from None
+
+
 def _url(*schemes: str) -> Callable[[str], None]:
     def check(url: str) -> None:
         if not url:
@@ -232,7 +258,7 @@ def _check_secrets(text: str) -> None:
 def _check_tokens(text: str) -> None:
     for number, pair in enumerate(_pairs(text), 1):
         page_id, equals, token = pair.partition("=")
-        if not (equals and page_id.strip().isdigit() and token.strip()):
+        if not (equals and is_id(page_id.strip()) and token.strip()):
             raise ValidationError(f"entry {number} is not PAGE_ID=TOKEN; separate entries by commas")
 
 

@@ -4,7 +4,7 @@ A stream has no index, so entries are looked through from the newest back, block
 most ENTRIES_AT_MOST entries are looked at, and it is said where that was not all; memory holds one block.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,6 +17,8 @@ from worker.stream import ALONE, RESERVED_PREFIX
 
 BLOCK: Final = 5_000
 ENTRIES_AT_MOST: Final = 2_000_000
+_TIME_DIGITS: Final = 14
+"""The longest time that a receiver of ours writes into an entry; anyone may have added others."""
 BODIES: Final = 20
 """Set-aside bodies looked at together; one may have a megabyte."""
 
@@ -37,6 +39,24 @@ class Lying:
     taken_by: str | None = None
     idle_ms: int = 0
     deliveries: int = 0
+
+    @classmethod
+    def of(
+        cls, entry_id: bytes, fields: Mapping[bytes, bytes], held: Mapping[str, Any] | None = None
+    ) -> "Lying":
+        """An entry of any shape, and what the group says of it where somebody holds it."""
+        form = fields.get(b"form")
+        added, received = _milliseconds(entry_id), fields.get(b"recv", b"")
+        return cls(
+            entry_id.decode(),
+            fields.get(b"page", b"").decode("ascii", "replace"),
+            form.decode("ascii", "replace") if form else None,
+            added,
+            int(received) if received.isdigit() and len(received) <= _TIME_DIGITS else added,
+            held["consumer"].decode() if held else None,
+            int(held["time_since_delivered"]) if held else 0,
+            int(held["times_delivered"]) if held else 0,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,20 +136,7 @@ async def _lying(client: "aioredis.Redis", entry_id: bytes, fields: dict[bytes, 
         pending = await client.xpending_range(STREAM, GROUP, entry_id, entry_id, 1)
     except ResponseError:
         pending = []  # no group yet: no worker has ever run
-    held: Any = pending[0] if pending else {}
-    form = fields.get(b"form")
-    added = _milliseconds(entry_id)
-    received = fields.get(b"recv", b"")
-    return Lying(
-        entry_id.decode(),
-        fields.get(b"page", b"").decode("ascii", "replace"),
-        form.decode("ascii", "replace") if form else None,
-        added,
-        int(received) if received.isdigit() else added,
-        held["consumer"].decode() if held else None,
-        int(held.get("time_since_delivered", 0)),
-        int(held.get("times_delivered", 0)),
-    )
+    return Lying.of(entry_id, fields, pending[0] if pending else None)
 
 
 def _names(body: bytes, leadgen_id: bytes) -> bool:

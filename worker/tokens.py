@@ -91,7 +91,7 @@ class GivenTokens:
                 self._from_file = _read(self._path)
                 self._read_at = stamp
             self._trouble = None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             # While the file is being replaced the tokens that we have are the best we know.
             self._trouble = type(error).__name__
 
@@ -180,4 +180,7 @@ def _read(path: Path) -> dict[str, str]:
     content = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(content, dict) or not all(isinstance(token, str) for token in content.values()):
         raise ValueError("not a JSON object of page_id: token")
+    "".join(
+        content.values()
+    ).encode()  # raises where a token has a lone surrogate, with which it cannot be sent
     return {page_id: token.strip() for page_id, token in content.items()}

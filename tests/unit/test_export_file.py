@@ -383,6 +383,14 @@ def test_a_quote_that_opens_in_one_row_and_closes_in_another_is_two_rows() -> No
     assert answers_of(rows[0])[1] == ("r", ['"open'])
 
 
+def test_one_record_is_no_longer_than_a_line_may_be() -> None:
+    """Lines that each close a quote and open the next do not gather in memory until the file ends."""
+    line = b'"' + b"," * 50_000 + b'"\n'
+    export = ExportFile(io.BytesIO(b'id,created_time\n1,"\n' + line * 200), UTC)
+    assert isinstance(next(iter(export)), Refused)
+    assert export.bytes_read < 2_000_000
+
+
 def test_a_quote_that_is_never_closed_costs_its_own_row() -> None:
     """The rest of the file is not taken for its cell."""
     rows = small('1\t"open', "2\ta\tb", "3\ta\tb")

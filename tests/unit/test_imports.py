@@ -87,7 +87,7 @@ LAYERS: dict[str, set[str]] = {
         "worker.store.metrics",
     },
     "worker.tokens": {"worker.errors", "worker.sealing"},
-    "worker.settings": {"worker.errors", "worker.sealing"},
+    "worker.settings": {"worker.errors", "worker.inbox", "worker.sealing"},
     "worker.key_file": {"worker.errors", "worker.sealing"},
     "worker.rotation": {"worker.errors", "worker.key_file", "worker.sealing", "worker.store.tokens"},
     "worker.lead": {"worker.errors", "worker.inbox"},

@@ -290,6 +290,14 @@ def test_names_that_cleaning_makes_equal_are_both_kept() -> None:
     assert sorted(found.extra.values()) == [1, 2, 3]
 
 
+def test_names_that_cleaning_makes_equal_stay_short() -> None:
+    """Thousands of them cost a few letters each: a longer name for each would take their number cubed."""
+    names = [f"{chr(0xD800 + n % 64)}{chr(0xD800 + n // 64)}" for n in range(3_000)]
+    found = lead(**{name: n for n, name in enumerate(names)})
+    assert sorted(found.extra.values()) == list(range(3_000))
+    assert max(map(len, found.extra)) < 16
+
+
 @pytest.mark.parametrize("bottom", [1, "\x00", math.inf])
 @pytest.mark.parametrize("depth", [200, 400, 800, 100_000])
 def test_bottomless_nesting_is_a_lead_or_malformed(depth: int, bottom: object) -> None:

@@ -165,13 +165,13 @@ def read_account(entry: object) -> PageAccount | None:
     """An entry of that listing, or None where it is no Page."""
     if not isinstance(entry, dict):
         return None
-    page_id, token, tasks = str(entry.get("id")), entry.get("access_token"), entry.get("tasks")
-    if not is_id(page_id):
+    page_id, token, tasks = _id(entry.get("id")), entry.get("access_token"), entry.get("tasks")
+    if page_id is None:
         return None
     return PageAccount(
         page_id,
-        str(entry.get("name") or ""),
-        tuple(map(str, tasks)) if isinstance(tasks, list) else (),
+        _word(entry.get("name")),
+        _words(tasks),
         token if isinstance(token, str) and token else None,
     )
 
@@ -200,9 +200,8 @@ def unsubscribe_request(caller: Caller, page_id: str, token: str) -> GraphReques
 def read_subscribed(answer: GraphAnswer, app_id: str, now: datetime) -> tuple[str, ...] | None:
     """The fields that the app is subscribed to on the Page; None where it is not installed."""
     for entry in _data(answer, now):
-        if str(entry.get("id")) == app_id:
-            fields = entry.get("subscribed_fields")
-            return tuple(map(str, fields)) if isinstance(fields, list) else ()
+        if _id(entry.get("id")) == app_id:
+            return _words(entry.get("subscribed_fields"))
     return None
 
 
@@ -231,8 +230,8 @@ def read_subscriptions(answer: GraphAnswer, now: datetime) -> tuple[AppSubscript
     """The app's webhooks, one an object."""
     return tuple(
         AppSubscription(
-            str(entry.get("object")),
-            str(entry.get("callback_url")),
+            _word(entry.get("object")),
+            _word(entry.get("callback_url")),
             entry.get("active") is True,
             _field_names(entry.get("fields")),
         )
@@ -243,7 +242,7 @@ def read_subscriptions(answer: GraphAnswer, now: datetime) -> tuple[AppSubscript
 def _field_names(fields: object) -> tuple[str, ...]:
     """Each is an object with name and version, or a name."""
     listed = fields if isinstance(fields, list) else []
-    return tuple(str(each.get("name") if isinstance(each, dict) else each) for each in listed)
+    return _words([each.get("name") if isinstance(each, dict) else each for each in listed])
 
 
 def test_leads_request(caller: Caller, form_id: str, token: str) -> GraphRequest:
@@ -269,7 +268,7 @@ def read_made(answer: GraphAnswer, now: datetime) -> str | None:
     """
     try:
         error = read_error(answer.status, json.loads(answer.body))
-    except ValueError:
+    except (ValueError, RecursionError):
         error = None
     if error is not None and SECOND_TEST_LEAD in (error.code, error.subcode):
         raise SecondTestLead("the form has a test lead already")
@@ -289,7 +288,7 @@ def delete_lead_request(caller: Caller, leadgen_id: str, token: str) -> GraphReq
 
 def read_ids(answer: GraphAnswer, now: datetime) -> tuple[str, ...]:
     """The ids of a listing's entries."""
-    return tuple(str(entry.get("id")) for entry in _data(answer, now) if is_id(str(entry.get("id"))))
+    return _ids([entry.get("id") for entry in _data(answer, now)])
 
 
 def read_success(answer: GraphAnswer, now: datetime) -> None:
@@ -314,20 +313,19 @@ def _token_facts(told: object) -> "TokenFacts | LeadSyncError":
     error = error if isinstance(error, dict) else {}
     granular = data.get("granular_scopes")
     targets = {
-        str(each.get("scope")): tuple(map(str, each["target_ids"]))
+        _word(each.get("scope")): _ids(each["target_ids"])
         for each in (granular if isinstance(granular, list) else ())
         if isinstance(each, dict) and isinstance(each.get("target_ids"), list)
     }
-    scopes = data.get("scopes")
     return TokenFacts(
         app_id=_id(data.get("app_id")),
-        kind=str(data.get("type") or "USER"),
+        kind=_word(data.get("type")) or "USER",
         user_id=_id(data.get("user_id")),
         profile_id=_id(data.get("profile_id")),
         is_valid=data.get("is_valid") is True,
         expires_at=_time(data.get("expires_at")),
         data_access_expires_at=_time(data.get("data_access_expires_at")),
-        scopes=tuple(map(str, scopes)) if isinstance(scopes, list) else (),
+        scopes=_words(data.get("scopes")),
         targets=targets,
         code=_code(error.get("code")),
         subcode=_code(error.get("subcode")),
@@ -335,7 +333,22 @@ def _token_facts(told: object) -> "TokenFacts | LeadSyncError":
 
 
 def _id(value: object) -> str | None:
-    return str(value) if is_id(str(value)) else None
+    """Graph writes ids as strings, and here and there as numbers."""
+    text = str(value) if isinstance(value, str | int) else ""
+    return text if is_id(text) else None
+
+
+def _ids(values: Sequence[object]) -> tuple[str, ...]:
+    return tuple(found for value in values if (found := _id(value)) is not None)
+
+
+def _word(value: object) -> str:
+    """Text, and nothing in the place of what is none: what is nested deeply cannot even be written out."""
+    return value if isinstance(value, str) else ""
+
+
+def _words(values: object) -> tuple[str, ...]:
+    return tuple(value for value in values if isinstance(value, str)) if isinstance(values, list) else ()
 
 
 def _code(value: object) -> int | None:

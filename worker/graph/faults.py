@@ -54,6 +54,8 @@ _UNAVAILABLE_CODES: Final = frozenset({1, 2})
 _CALLBACK_CODE: Final = 2200
 """https://developers.facebook.com/docs/graph-api/webhooks/getting-started"""
 _REDUCE_SUBCODE: Final = 99
+_LARGEST_CODE: Final = 10**9
+"""A number beyond this is no code, and an error that quoted it could not be read."""
 # Two cases have no code of their own and are told by Meta's fixed English words.
 _REDUCE_TEXT: Final = "reduce the amount of data"
 _PROOF_TEXT: Final = "appsecret_proof"
@@ -78,7 +80,8 @@ def read_error(status: int, body: object) -> ErrorAnswer | None:
         return ErrorAnswer(status, None, None, False) if status != 200 else None
     if not isinstance(error, dict):
         return ErrorAnswer(status, None, None, False)
-    text = f"{error.get('message')} {error.get('error_user_msg')}".lower()
+    words = (error.get("message"), error.get("error_user_msg"))
+    text = " ".join(word for word in words if isinstance(word, str)).lower()
     return ErrorAnswer(
         status=status,
         code=_code(error.get("code")),
@@ -135,7 +138,7 @@ def _code(value: object) -> int | None:
     if isinstance(value, bool):
         return None
     if isinstance(value, int):
-        return value
+        return value if abs(value) < _LARGEST_CODE else None
     return (
         int(value)
         if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10

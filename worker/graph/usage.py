@@ -56,7 +56,7 @@ def read_usage(headers: Mapping[str, str]) -> tuple[Usage, ...]:
     usages: list[Usage] = []
     for scope_id, entries in _object(headers.get(BUSINESS_HEADER)).items():
         listed = entries if isinstance(entries, list) else []
-        usages += [_usage(scope_id, str(e.get("type", "")), e) for e in listed if isinstance(e, dict)]
+        usages += [_usage(scope_id, _word(e.get("type")), e) for e in listed if isinstance(e, dict)]
     if app := _object(headers.get(APP_HEADER)):
         usages.append(_usage(None, "app", app))
     if account := _object(headers.get(ACCOUNT_HEADER)):
@@ -88,6 +88,10 @@ def _account_usage(entry: Mapping[str, object]) -> Usage:
     percent = _number(entry.get("acc_id_util_pct"))
     wait = _number(entry.get("reset_time_duration")) / 60 if percent >= 100 else 0.0
     return Usage(None, "ad_account", percent, 0.0, 0.0, wait)
+
+
+def _word(value: object) -> str:
+    return value if isinstance(value, str) else ""
 
 
 def _number(value: object) -> float:

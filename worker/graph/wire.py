@@ -287,7 +287,7 @@ def _read_item(
         return ItemUnanswered("Graph left an item of the batch unanswered")
     status = item.get("code")
     text = item.get("body")
-    if not isinstance(status, int) or not isinstance(text, str):
+    if not isinstance(status, int) or not 100 <= status <= 599 or not isinstance(text, str):
         return GraphUnavailable("Graph answered an item of the batch without code or body")
     try:
         body, _ = _decipher(text, status)
@@ -308,10 +308,9 @@ def _item_headers(item: object) -> dict[str, str]:
     headers = item.get("headers") if isinstance(item, dict) else None
     found: dict[str, str] = {}
     for header in headers if isinstance(headers, list) else ():
-        if isinstance(header, dict):
-            name = str(header.get("name")).lower()
-            if name in USAGE_HEADERS:
-                found[name] = str(header.get("value"))
+        name, value = (header.get("name"), header.get("value")) if isinstance(header, dict) else (None, None)
+        if isinstance(name, str) and isinstance(value, str) and name.lower() in USAGE_HEADERS:
+            found[name.lower()] = value
     return found
 
 

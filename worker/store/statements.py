@@ -37,7 +37,11 @@ class Statements:
         self._pool = pool
 
     async def rows(
-        self, statement: LiteralString, parameters: Mapping[str, object], *, under: LiteralString | None = None
+        self,
+        statement: LiteralString,
+        parameters: Mapping[str, object],
+        *,
+        under: LiteralString | None = None,
     ) -> list[Row]:
         """Run and commit; the rows that it answers. Raises StoreUnavailable or RowsRefused.
 
