@@ -244,7 +244,7 @@ class _Soak:
     def _progress(self) -> str:
         try:
             told = self._stack.get("send")
-            return f"created {told['created']:,}, {truth.read_states(self._stack)}"
+            return f"created {told['created']:,}, {self._stack.states()}"
         except Exception as error:
             return f"({type(error).__name__}: a server is down)"
 
@@ -285,6 +285,7 @@ class _Soak:
             windows=truth.read_windows(self._stack),
             answers=answers,
             excused=excused,
+            slowed=tuple(self._striker.slowed),
             left=truth.read_left(self._stack),
             ages=ages,
             most_age=self._shape.most_age,
