@@ -11,7 +11,6 @@ import random
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -24,38 +23,17 @@ from tests.system.soak import leaks, truth
 from tests.system.soak.invariants import Facts, Violation, violations
 from tests.system.soak.plan import Fault
 from tests.system.soak.rig import Rig, build_rig
+from tests.system.soak.shape import LATENCY_SECONDS, Shape, environment_of, sandbox_of
 from tests.system.soak.strikes import Striker, Undo
 from tests.system.soak.watch import Watcher
 from tests.system.soak.waves import Wave
 
-LATENCY_SECONDS = 0.1
-HISTORY = 400
-"""Leads that Meta holds from before: a backfill brings them, under the same faults."""
 STALL_SECONDS = 2.0
 """Around a moment in which the machine stood still."""
 FIRST_SECONDS = 3.0
 """The first answers of a receiver that has just started: it connects to Redis, and the processes beside it start."""
+NOT_LIVE = "leads that only a reconciliation brought"
 TELL_EVERY_SECONDS = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """How long and how hard; seconds. `poor_calls`: the limit of one Page's window, so that it binds."""
-
-    seconds: float
-    rate: float
-    window: float
-    settle: float
-    seed: int = 1
-    pages: int = 5
-    poor_calls: int = 0
-    deep: float = 60.0
-    answer: float = 1.0
-    most_age: float = 300.0
-    clock: bool = True
-    revision: str | None = None
-    metrics_port: int = 0
-    keep: Path = Path(tempfile.gettempdir())
 
 
 @dataclass(slots=True)
@@ -83,44 +61,6 @@ class SoakFailed(Exception):
     def __init__(self, finding: Finding) -> None:
         super().__init__("a promise was broken")
         self.finding = finding
-
-
-def environment_of(shape: Shape) -> dict[str, str]:
-    """Claims, leases and reconciliations that come round often enough to matter within the soak."""
-    return {
-        "BUDGET_WINDOW_SECONDS": str(shape.window),
-        "BUDGET_REFRESH_SECONDS": "5",
-        "CLAIM_AFTER_SECONDS": "8",
-        "LEASE_SECONDS": "10",
-        "GRAPH_TIMEOUT_SECONDS": "5",
-        "RING_EVERY_SECONDS": "1",
-        "TRANSIENT_FIRST_SECONDS": "0.5",
-        "TRANSIENT_LONGEST_SECONDS": "15",
-        "NOT_VISIBLE_FIRST_SECONDS": "0.5",
-        "NOT_VISIBLE_LONGEST_SECONDS": "5",
-        "NOT_VISIBLE_FOR_SECONDS": "30",
-        "PARKED_PROBE_EVERY_SECONDS": "3",
-        "FORMS_DISCOVER_SECONDS": "20",
-        "BACKFILL_NEW_FORMS": "true",
-        "RECONCILE_EVERY_SECONDS": "15",
-        "RECONCILE_OVERLAP_SECONDS": "60",
-        "RECONCILE_LAG_SECONDS": "5",
-        "RECONCILE_DEEP_SECONDS": str(shape.deep),
-    }
-
-
-def sandbox_of(shape: Shape) -> dict[str, object]:
-    """A Meta with exact short windows, which delivers again for so long that no receiver is away for longer."""
-    return {
-        "pages": shape.pages,
-        "leads": HISTORY,
-        "seed": shape.seed,
-        "latency_seconds": LATENCY_SECONDS,
-        "limit_window_seconds": round(shape.window),
-        "limit_floor": 4_800,
-        "redelivery_span_seconds": 300,
-        "delivery_concurrency": 16,
-    }
 
 
 def run(
@@ -271,6 +211,7 @@ class _Soak:
         )
 
     def _judge(self, stalls: Path) -> Finding:
+        repaired = truth.read_repaired(self._stack)
         samples = self._watcher.samples
         samples.append(self._watcher.look())
         excused = [(self._started, self._started + FIRST_SECONDS), *self._striker.away, *_stalls(stalls)]
@@ -286,7 +227,10 @@ class _Soak:
             answers=answers,
             excused=excused,
             slowed=tuple(self._striker.slowed),
-            left=truth.read_left(self._stack),
+            left={
+                **truth.read_left(self._stack),
+                **({} if self._shape.reconciling else {NOT_LIVE: repaired}),
+            },
             ages=ages,
             most_age=self._shape.most_age,
             answer_seconds=self._shape.answer,
@@ -308,6 +252,7 @@ class _Soak:
                 "slowest 200, seconds": slowest,
                 "stretches excused": len(excused),
                 "seconds excused": _covered(excused),
+                "brought by reconciling": repaired,
                 "Graph calls": self._stack.get("calls")["calls"],
                 "calls over a limit": sum(w.over_limit for w in facts.windows),
                 "most calls in the poor Page's window": next(
