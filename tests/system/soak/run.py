@@ -9,18 +9,17 @@ before anything is judged.
 import heapq
 import random
 import shutil
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from tests.system.soak import leaks, truth
+from tests.system.soak.figures import covered, greatest
 from tests.system.soak.invariants import Facts, Violation, violations
+from tests.system.soak.metronome import stood_still, ticking
 from tests.system.soak.plan import Fault
 from tests.system.soak.rig import Rig, build_rig
 from tests.system.soak.shape import LATENCY_SECONDS, Shape, environment_of, sandbox_of
@@ -28,8 +27,6 @@ from tests.system.soak.strikes import Striker, Undo
 from tests.system.soak.watch import Watcher
 from tests.system.soak.waves import Wave
 
-STALL_SECONDS = 2.0
-"""Around a moment in which the machine stood still."""
 FIRST_SECONDS = 3.0
 """The first answers of a receiver that has just started: it connects to Redis, and the processes beside it start."""
 NOT_LIVE = "leads that only a reconciliation brought"
@@ -108,7 +105,7 @@ class _Soak:
         """The whole of it."""
         truth.watch_moves(self._stack)
         self._limit_poor_page()
-        with _metronome(self._stack.folder) as stalls:
+        with ticking(self._stack.folder) as stalls:
             self._began, self._started = time.monotonic(), time.time()
             self._watcher.start()
             self._carry_out()
@@ -214,7 +211,7 @@ class _Soak:
         repaired = truth.read_repaired(self._stack)
         samples = self._watcher.samples
         samples.append(self._watcher.look())
-        excused = [(self._started, self._started + FIRST_SECONDS), *self._striker.away, *_stalls(stalls)]
+        excused = [(self._started, self._started + FIRST_SECONDS), *self._striker.away, *stood_still(stalls)]
         answers = truth.read_answers(self._stack)
         ages = {
             name: max((sample.sizes.get(name, 0.0) for sample in samples), default=0.0)
@@ -251,7 +248,7 @@ class _Soak:
                 "answered 503": sum(a.status == "503" for a in answers),
                 "slowest 200, seconds": slowest,
                 "stretches excused": len(excused),
-                "seconds excused": _covered(excused),
+                "seconds excused": covered(excused),
                 "brought by reconciling": repaired,
                 "Graph calls": self._stack.get("calls")["calls"],
                 "calls over a limit": sum(w.over_limit for w in facts.windows),
@@ -263,7 +260,7 @@ class _Soak:
                 "deleted at Meta": len(facts.deleted),
                 "replies lost": sum(proxy.lost for proxy in self._rig.proxies.values()),
                 **ages,
-                **_greatest(samples),
+                **greatest(samples),
             },
         )
         if found:
@@ -277,47 +274,3 @@ class _Soak:
         for leadgen_id in [v.leadgen_id for v in found if v.leadgen_id][:3]:
             told = self._stack.leadsync("trace", leadgen_id)
             self._tell(f"leadsync trace {leadgen_id}\n{told.output}")
-
-
-def _greatest(samples: Sequence[Any]) -> dict[str, float]:
-    told: dict[str, float] = {}
-    for sample in samples:
-        for name, value in sample.sizes.items():
-            told[f"most {name}"] = max(told.get(f"most {name}", 0.0), value)
-        for each in sample.processes:
-            for kind, value in (("MB", each.rss / 1e6), ("descriptors", float(each.descriptors))):
-                key = f"most {kind} of a {each.name}"
-                told[key] = max(told.get(key, 0.0), value)
-    return told
-
-
-def _covered(stretches: Sequence[tuple[float, float]]) -> float:
-    """Seconds that the stretches cover together."""
-    total, until = 0.0, float("-inf")
-    for since, end in sorted(stretches):
-        total += max(0.0, end - max(since, until))
-        until = max(until, end)
-    return total
-
-
-def _stalls(path: Path) -> list[tuple[float, float]]:
-    """Stretches in which the machine itself stood still."""
-    lines = [line.split() for line in path.read_text().splitlines()] if path.exists() else []
-    return [(float(at) - float(late) - STALL_SECONDS, float(at) + STALL_SECONDS) for at, late in lines]
-
-
-@contextmanager
-def _metronome(folder: Path) -> Any:
-    path = folder / "stalls"
-    words = [sys.executable, "-m", "tests.system.soak.metronome", str(path)]
-    process = subprocess.Popen(words, cwd=Path(__file__).parents[3])
-    try:
-        yield path
-    finally:
-        process.kill()
-        process.wait()
-
-
-def tail(path: Path, lines: int) -> str:
-    """The last lines of a log."""
-    return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
