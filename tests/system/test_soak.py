@@ -4,7 +4,8 @@ import pytest
 
 from tests.system.soak.plan import make_plan
 from tests.system.soak.report import report
-from tests.system.soak.run import Shape, run
+from tests.system.soak.run import run
+from tests.system.soak.shape import Shape
 from tests.system.soak.waves import make_waves
 
 SEED = 11

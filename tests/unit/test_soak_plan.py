@@ -40,6 +40,15 @@ def test_every_kind_comes_before_any_comes_by_its_weight() -> None:
     assert sorted(fault.kind for fault in plan) == sorted(RECIPES)
 
 
+def test_without_reconciling_nothing_is_lost_by_right() -> None:
+    """No fault after which a lead is missing until it is listed, and every lead is announced."""
+    plan = make_plan(seconds=3_600, faults=300, seed=3, reconciling=False)
+    assert {fault.kind for fault in plan} == RECIPES.keys() - plans.MENDED_BY_RECONCILING
+    assert not {fault.target for fault in plan} & plans.MENDED_CLASSES
+    waves = make_waves(seconds=600, rate=10, seed=3, reconciling=False)
+    assert not any(wave.order.get("drop") or wave.order.get("changed_fields") for wave in waves)
+
+
 def test_every_target_of_a_kind_is_hit_in_turn() -> None:
     """None is left to luck."""
     targets = RECIPES["kill"].targets

@@ -13,7 +13,8 @@ import click
 
 from tests.system.soak.plan import RECIPES, make_plan, read_plan, write_plan
 from tests.system.soak.report import report
-from tests.system.soak.run import Shape, run
+from tests.system.soak.run import run
+from tests.system.soak.shape import Shape
 from tests.system.soak.waves import make_waves
 
 FAULTS_A_MINUTE = 10.0
@@ -39,6 +40,11 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
     "--only", multiple=True, type=click.Choice(sorted(RECIPES)), help="Only these kinds; repeatable."
 )
 @click.option("--plan", "plan_file", type=EXISTING, help="Carry out the plan in this file.")
+@click.option(
+    "--without-reconciling",
+    is_flag=True,
+    help="Nothing mends what is lost on the way; no fault that needs it.",
+)
 @click.option("--show-plan", is_flag=True, help="Print the plan and end.")
 @click.option("--former", default="", help="Begin with the code of this commit and roll over to this one.")
 @click.option(
@@ -51,15 +57,17 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 @click.option("--json", "json_file", type=FRESH, help="Write the figures here.")
 def main(
     minutes: float, seed: int, rate: float, faults: int | None, window: float, only: tuple[str, ...],
-    plan_file: Path | None, show_plan: bool, former: str, answer_seconds: float, settle_seconds: float, keep: Path,
-    json_file: Path | None,
+    plan_file: Path | None, without_reconciling: bool, show_plan: bool, former: str, answer_seconds: float,
+    settle_seconds: float, keep: Path, json_file: Path | None,
 ) -> None:  # fmt: skip
-    seconds = minutes * 60
+    seconds, reconciling = minutes * 60, not without_reconciling
     if plan_file:
         plan = read_plan(plan_file.read_text())
     else:
         number = round(minutes * FAULTS_A_MINUTE) if faults is None else faults
-        plan = make_plan(seconds=seconds, faults=number, seed=seed, only=only, roll=bool(former))
+        plan = make_plan(
+            seconds=seconds, faults=number, seed=seed, only=only, roll=bool(former), reconciling=reconciling
+        )
     if show_plan:
         click.echo(write_plan(plan), nl=False)
         return
@@ -72,13 +80,15 @@ def main(
         pages=PAGES,
         poor_calls=max(60, round(rate / PAGES * window * POOR_SHARE)),
         deep=max(60.0, seconds / 8),
+        reconciling=reconciling,
         answer=answer_seconds,
         revision=former or None,
         metrics_port=_free_port(),
         keep=keep,
     )
     click.echo(f"seed {seed}: {len(plan)} faults, {round(rate * seconds):,} leads in {minutes:g} minutes")
-    finding = run(shape, plan, make_waves(seconds=seconds, rate=rate, seed=seed), click.echo)
+    waves = make_waves(seconds=seconds, rate=rate, seed=seed, reconciling=reconciling)
+    finding = run(shape, plan, waves, click.echo)
     click.echo(report(finding, seed))
     if json_file:
         json_file.write_text(

@@ -3,8 +3,9 @@
 from collections import Counter
 from pathlib import Path
 
+from tests.system.soak.figures import tail
 from tests.system.soak.plan import write_plan
-from tests.system.soak.run import Finding, tail
+from tests.system.soak.run import Finding
 
 SHOWN = 20
 LOG_LINES = 60

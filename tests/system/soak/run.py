@@ -9,53 +9,28 @@ before anything is judged.
 import heapq
 import random
 import shutil
-import subprocess
-import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from tests.system.soak import leaks, truth
+from tests.system.soak.figures import covered, greatest
 from tests.system.soak.invariants import Facts, Violation, violations
+from tests.system.soak.metronome import stood_still, ticking
 from tests.system.soak.plan import Fault
 from tests.system.soak.rig import Rig, build_rig
+from tests.system.soak.shape import LATENCY_SECONDS, Shape, environment_of, sandbox_of
 from tests.system.soak.strikes import Striker, Undo
 from tests.system.soak.watch import Watcher
 from tests.system.soak.waves import Wave
 
-LATENCY_SECONDS = 0.1
-HISTORY = 400
-"""Leads that Meta holds from before: a backfill brings them, under the same faults."""
-STALL_SECONDS = 2.0
-"""Around a moment in which the machine stood still."""
 FIRST_SECONDS = 3.0
 """The first answers of a receiver that has just started: it connects to Redis, and the processes beside it start."""
+NOT_LIVE = "leads that only a reconciliation brought"
 TELL_EVERY_SECONDS = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """How long and how hard; seconds. `poor_calls`: the limit of one Page's window, so that it binds."""
-
-    seconds: float
-    rate: float
-    window: float
-    settle: float
-    seed: int = 1
-    pages: int = 5
-    poor_calls: int = 0
-    deep: float = 60.0
-    answer: float = 1.0
-    most_age: float = 300.0
-    clock: bool = True
-    revision: str | None = None
-    metrics_port: int = 0
-    keep: Path = Path(tempfile.gettempdir())
 
 
 @dataclass(slots=True)
@@ -83,44 +58,6 @@ class SoakFailed(Exception):
     def __init__(self, finding: Finding) -> None:
         super().__init__("a promise was broken")
         self.finding = finding
-
-
-def environment_of(shape: Shape) -> dict[str, str]:
-    """Claims, leases and reconciliations that come round often enough to matter within the soak."""
-    return {
-        "BUDGET_WINDOW_SECONDS": str(shape.window),
-        "BUDGET_REFRESH_SECONDS": "5",
-        "CLAIM_AFTER_SECONDS": "8",
-        "LEASE_SECONDS": "10",
-        "GRAPH_TIMEOUT_SECONDS": "5",
-        "RING_EVERY_SECONDS": "1",
-        "TRANSIENT_FIRST_SECONDS": "0.5",
-        "TRANSIENT_LONGEST_SECONDS": "15",
-        "NOT_VISIBLE_FIRST_SECONDS": "0.5",
-        "NOT_VISIBLE_LONGEST_SECONDS": "5",
-        "NOT_VISIBLE_FOR_SECONDS": "30",
-        "PARKED_PROBE_EVERY_SECONDS": "3",
-        "FORMS_DISCOVER_SECONDS": "20",
-        "BACKFILL_NEW_FORMS": "true",
-        "RECONCILE_EVERY_SECONDS": "15",
-        "RECONCILE_OVERLAP_SECONDS": "60",
-        "RECONCILE_LAG_SECONDS": "5",
-        "RECONCILE_DEEP_SECONDS": str(shape.deep),
-    }
-
-
-def sandbox_of(shape: Shape) -> dict[str, object]:
-    """A Meta with exact short windows, which delivers again for so long that no receiver is away for longer."""
-    return {
-        "pages": shape.pages,
-        "leads": HISTORY,
-        "seed": shape.seed,
-        "latency_seconds": LATENCY_SECONDS,
-        "limit_window_seconds": round(shape.window),
-        "limit_floor": 4_800,
-        "redelivery_span_seconds": 300,
-        "delivery_concurrency": 16,
-    }
 
 
 def run(
@@ -168,7 +105,7 @@ class _Soak:
         """The whole of it."""
         truth.watch_moves(self._stack)
         self._limit_poor_page()
-        with _metronome(self._stack.folder) as stalls:
+        with ticking(self._stack.folder) as stalls:
             self._began, self._started = time.monotonic(), time.time()
             self._watcher.start()
             self._carry_out()
@@ -244,7 +181,7 @@ class _Soak:
     def _progress(self) -> str:
         try:
             told = self._stack.get("send")
-            return f"created {told['created']:,}, {truth.read_states(self._stack)}"
+            return f"created {told['created']:,}, {self._stack.states()}"
         except Exception as error:
             return f"({type(error).__name__}: a server is down)"
 
@@ -271,9 +208,10 @@ class _Soak:
         )
 
     def _judge(self, stalls: Path) -> Finding:
+        repaired = truth.read_repaired(self._stack)
         samples = self._watcher.samples
         samples.append(self._watcher.look())
-        excused = [(self._started, self._started + FIRST_SECONDS), *self._striker.away, *_stalls(stalls)]
+        excused = [(self._started, self._started + FIRST_SECONDS), *self._striker.away, *stood_still(stalls)]
         answers = truth.read_answers(self._stack)
         ages = {
             name: max((sample.sizes.get(name, 0.0) for sample in samples), default=0.0)
@@ -285,7 +223,11 @@ class _Soak:
             windows=truth.read_windows(self._stack),
             answers=answers,
             excused=excused,
-            left=truth.read_left(self._stack),
+            slowed=tuple(self._striker.slowed),
+            left={
+                **truth.read_left(self._stack),
+                **({} if self._shape.reconciling else {NOT_LIVE: repaired}),
+            },
             ages=ages,
             most_age=self._shape.most_age,
             answer_seconds=self._shape.answer,
@@ -306,7 +248,8 @@ class _Soak:
                 "answered 503": sum(a.status == "503" for a in answers),
                 "slowest 200, seconds": slowest,
                 "stretches excused": len(excused),
-                "seconds excused": _covered(excused),
+                "seconds excused": covered(excused),
+                "brought by reconciling": repaired,
                 "Graph calls": self._stack.get("calls")["calls"],
                 "calls over a limit": sum(w.over_limit for w in facts.windows),
                 "most calls in the poor Page's window": next(
@@ -317,7 +260,7 @@ class _Soak:
                 "deleted at Meta": len(facts.deleted),
                 "replies lost": sum(proxy.lost for proxy in self._rig.proxies.values()),
                 **ages,
-                **_greatest(samples),
+                **greatest(samples),
             },
         )
         if found:
@@ -331,47 +274,3 @@ class _Soak:
         for leadgen_id in [v.leadgen_id for v in found if v.leadgen_id][:3]:
             told = self._stack.leadsync("trace", leadgen_id)
             self._tell(f"leadsync trace {leadgen_id}\n{told.output}")
-
-
-def _greatest(samples: Sequence[Any]) -> dict[str, float]:
-    told: dict[str, float] = {}
-    for sample in samples:
-        for name, value in sample.sizes.items():
-            told[f"most {name}"] = max(told.get(f"most {name}", 0.0), value)
-        for each in sample.processes:
-            for kind, value in (("MB", each.rss / 1e6), ("descriptors", float(each.descriptors))):
-                key = f"most {kind} of a {each.name}"
-                told[key] = max(told.get(key, 0.0), value)
-    return told
-
-
-def _covered(stretches: Sequence[tuple[float, float]]) -> float:
-    """Seconds that the stretches cover together."""
-    total, until = 0.0, float("-inf")
-    for since, end in sorted(stretches):
-        total += max(0.0, end - max(since, until))
-        until = max(until, end)
-    return total
-
-
-def _stalls(path: Path) -> list[tuple[float, float]]:
-    """Stretches in which the machine itself stood still."""
-    lines = [line.split() for line in path.read_text().splitlines()] if path.exists() else []
-    return [(float(at) - float(late) - STALL_SECONDS, float(at) + STALL_SECONDS) for at, late in lines]
-
-
-@contextmanager
-def _metronome(folder: Path) -> Any:
-    path = folder / "stalls"
-    words = [sys.executable, "-m", "tests.system.soak.metronome", str(path)]
-    process = subprocess.Popen(words, cwd=Path(__file__).parents[3])
-    try:
-        yield path
-    finally:
-        process.kill()
-        process.wait()
-
-
-def tail(path: Path, lines: int) -> str:
-    """The last lines of a log."""
-    return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])

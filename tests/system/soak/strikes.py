@@ -1,6 +1,6 @@
 """One fault of a plan -> struck, and how it is undone.
 
-    Fault -> Struck(hit, undo);  what an operator or Meta must see through, however often -> Errands, a thread beside
+    Fault -> Struck(hit, undo);  what must be seen through, however often it fails -> errands.py
 
 What is hit is only what the plan says; it decides nothing. Invariant: `undo` may be called at any time, twice, and
 while the thing that it mends is away.
@@ -12,26 +12,23 @@ import random
 import signal
 import subprocess
 import sys
-import threading
 import time
 import urllib.parse
 import urllib.request
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
 import redis
 
+from tests.system.soak.errands import Errands, Orders
 from tests.system.soak.plan import TOKEN_DEATHS, Fault
 from tests.system.soak.rig import Rig
 from tests.system.whole import APP_SECRET, VERIFY_TOKEN
 from worker.graph.wire import appsecret_proof
 from worker.settings import environment
 
-ERRAND_SECONDS = 240.0
-"""An order is given again until it is carried out; not for longer."""
 BACK_SECONDS = 20.0
 """After it was hit the receiver may be away so long: the supervisor waits up to ten seconds, and it has to start."""
 Undo = Callable[[], None]
@@ -49,48 +46,6 @@ class Struck:
     undo: Undo = nothing
 
 
-@dataclass(slots=True)
-class Orders:
-    """Ids of people that were to be forgotten (`tried`), were (`done`), and of leads that Meta deleted."""
-
-    tried: set[str] = field(default_factory=set)
-    done: set[str] = field(default_factory=set)
-    deleted: set[str] = field(default_factory=set)
-
-
-class Errands:
-    """What is done by somebody who tries again until it works, one after the other, beside everything else."""
-
-    def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="errands")
-        self._ending = threading.Event()
-        self._futures: list[Future[None]] = []
-        self.given_up: list[str] = []
-
-    def see_through(self, what: str, do: Callable[[], bool]) -> None:
-        """Do it until it says that it worked."""
-        self._futures.append(self._pool.submit(self._again, what, do))
-
-    def _again(self, what: str, do: Callable[[], bool]) -> None:
-        for _ in range(int(ERRAND_SECONDS)):
-            with contextlib.suppress(Exception):
-                if do():
-                    return
-            if self._ending.wait(1.0):
-                break
-        self.given_up.append(what)
-
-    @property
-    def idle(self) -> bool:
-        """Whether all is done."""
-        return all(future.done() for future in self._futures)
-
-    def close(self) -> None:
-        """Give up what is left."""
-        self._ending.set()
-        self._pool.shutdown(wait=True)
-
-
 class Striker:
     """Strikes. `luck` chooses among what is there at that moment, such as which child; only `pages` have troubles of
     their own; `latency` is the sandbox's in seconds when nothing slows it."""
@@ -103,11 +58,15 @@ class Striker:
         self._graph_faults = 0
         self.away: list[tuple[float, float]] = []
         """Stretches of unix time in which the receiver cannot answer, since it was hit."""
+        self.slowed: list[tuple[float, float]] = []
+        """The same in which Redis answers it, but late."""
 
     def strike(self, fault: Fault) -> Struck:
         """Carry out one fault."""
         if fault.target in ("receiver", "webhook"):
             self._receiver_is_hit(fault.seconds)
+        if fault.kind == "delay" and fault.target == "redis":
+            self.slowed.append((time.time() - 1, time.time() + fault.seconds + 1))
         return getattr(self, f"_{fault.kind}")(fault)  # type: ignore[no-any-return]
 
     def _receiver_is_hit(self, seconds: float = 0.0) -> None:

@@ -100,6 +100,13 @@ def read_left(stack: Whole) -> dict[str, float]:
     }
 
 
+def read_repaired(stack: Whole) -> int:
+    """Leads that came by reconciling."""
+    with psycopg.connect(stack.settings.database_url, connect_timeout=3) as connection:
+        row = connection.execute("select count(*) from repaired").fetchone()
+        return int(row[0]) if row else 0
+
+
 def read_windows(stack: Whole) -> tuple[PageWindow, ...]:
     """Each Page's window, by the sandbox's own exact count."""
     told = stack.get("calls")

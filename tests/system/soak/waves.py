@@ -21,8 +21,9 @@ class Wave:
     late: float = 0.0
 
 
-def make_waves(*, seconds: float, rate: float, seed: int) -> tuple[Wave, ...]:
-    """Waves that bring `rate` leads a second for `seconds`, in all `round(rate * seconds)`."""
+def make_waves(*, seconds: float, rate: float, seed: int, reconciling: bool = True) -> tuple[Wave, ...]:
+    """Waves that bring `rate` leads a second for `seconds`, in all `round(rate * seconds)`. Without `reconciling`
+    each of them is announced, and nothing asks for a reconciliation."""
     luck = random.Random(seed * 7 + 1)
     number = max(1, round(seconds / WAVE_SECONDS))
     step = seconds / number
@@ -32,11 +33,15 @@ def make_waves(*, seconds: float, rate: float, seed: int) -> tuple[Wave, ...]:
         count = round(total * (place + 1) / number) - sent
         sent += count
         if count:
-            waves += _parts(luck, place * step, count, rate, last=place == number - 1)
+            waves += _parts(
+                luck, place * step, count, rate, last=place == number - 1, reconciling=reconciling
+            )
     return tuple(waves)
 
 
-def _parts(luck: random.Random, at: float, count: int, rate: float, *, last: bool) -> list[Wave]:
+def _parts(
+    luck: random.Random, at: float, count: int, rate: float, *, last: bool, reconciling: bool
+) -> list[Wave]:
     """One wave; about one in five leaves a tenth of its leads for a late announcement."""
     late = 0 if last or luck.random() > 0.2 else max(1, count // 10)
     order = {
@@ -46,13 +51,13 @@ def _parts(luck: random.Random, at: float, count: int, rate: float, *, last: boo
         "vary_batch": True,
         "duplicates": round(luck.uniform(0, 0.4), 2),
         "reorder": luck.random() < 0.7,
-        "drop": luck.choice((0.0, 0.0, 0.02, 0.1)),
+        "drop": luck.choice((0.0, 0.0, 0.02, 0.1)) * reconciling,
         "visible_in": luck.choice((0.0, 0.0, 0.0, 2.0)),
         "variants": True,
         "sample_pings": luck.randint(0, 1),
         "updates": luck.randint(0, 3),
         "other_fields": luck.randint(0, 3),
-        "changed_fields": luck.randint(0, 1),
+        "changed_fields": luck.randint(0, 1) * reconciling,
         "seed": luck.randint(1, 1_000_000),
     }
     waves = [Wave(at, count - late, order)] if count > late else []
