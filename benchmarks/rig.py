@@ -79,9 +79,9 @@ class Rig:
             for line in response:
                 yield json.loads(line)
 
-    def make_leads(self, count: int) -> list[dict[str, Any]]:
-        """Leads that nobody has announced yet, as the sandbox's truth of them."""
-        wanted = set(self.post("/sandbox/leads", {"count": count})["leads"])
+    def make_leads(self, count: int, **order: object) -> list[dict[str, Any]]:
+        """Leads that nobody has announced yet, as the sandbox's truth of them; `order` is added to what it is told."""
+        wanted = set(self.post("/sandbox/leads", {"count": count, **order})["leads"])
         return [lead for lead in self.lines("/sandbox/truth?origin=created") if lead["id"] in wanted]
 
     def specs(self, *names: str) -> tuple[ProcessSpec, ...]:

@@ -19,6 +19,8 @@ from worker.stream import LeadStream
 CLAIM_EVERY_SECONDS: Final = 10.0
 LISTEN_SECONDS: Final = 1.0
 """One blocking read; the time in which a stop is noticed."""
+HUSH_EVERY_SECONDS: Final = 0.5
+"""Between references that come one by one the bell is not hushed anew each time: that is a write to disk."""
 HUSH_MARGIN_SECONDS: Final = 0.5
 BUSY_AT_MOST_SECONDS: Final = 30.0
 """How long slow calls in flight may keep a run going beyond its time."""
@@ -41,6 +43,7 @@ class StreamSource:
         self._ends_at = monotonic() + drain_seconds
         self._linger_seconds = linger_seconds
         self._claims_at = 0.0
+        self._hushes_at = 0.0
         self._empty_since: float | None = None
 
     async def take(self, room: int, *, busy: bool) -> tuple[InFlight, ...] | None:
@@ -64,13 +67,16 @@ class StreamSource:
         return await self._listen(room)
 
     async def _listen(self, room: int) -> tuple[InFlight, ...]:
-        await self._stream.hush(LISTEN_SECONDS + HUSH_MARGIN_SECONDS)
+        if monotonic() >= self._hushes_at:
+            self._hushes_at = monotonic() + HUSH_EVERY_SECONDS
+            await self._stream.hush(LISTEN_SECONDS + HUSH_EVERY_SECONDS + HUSH_MARGIN_SECONDS)
         found = await self._stream.read(room, LISTEN_SECONDS)
         if found:
             self._empty_since = monotonic()
         return found
 
     async def _last_look(self, room: int) -> tuple[InFlight, ...] | None:
+        self._hushes_at = 0.0
         await self._stream.unhush()
         found = await self._stream.read(room, 0)
         self._empty_since = None if found else self._empty_since

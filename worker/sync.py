@@ -179,7 +179,12 @@ class Run:
         announced = [r for r in fresh if r.turn is None]
         leased = [r for r in fresh if r.turn is not None]
         if announced:
-            states = await self._store.known([r.leadgen_id for r in announced])
+            # Whoever is being parked now may be written before the store looks, and no longer be so after it.
+            parking = frozenset(self._parking)
+            states, parked = await asyncio.gather(
+                self._store.known([r.leadgen_id for r in announced]),
+                self._store.parked(sorted({r.page_id for r in announced})),
+            )
             again = [r for r in announced if states.get(r.leadgen_id, "in_part") != "in_part"]
             if again:
                 await self._store.seen_again(
@@ -190,10 +195,8 @@ class Run:
                 )
                 self.counts["known"] += len(again)
                 await self._done(again)
+            parked |= parking | self._parking
             announced = [r for r in announced if r.leadgen_id in self._in_flight]
-        if announced:
-            parked = await self._store.parked(sorted({r.page_id for r in announced}))
-            parked |= self._parking
             held = [r for r in announced if r.page_id in parked]
             if held:
                 now = self._clock()
