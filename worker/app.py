@@ -10,6 +10,7 @@ import warnings
 from typing import Any, Final, NoReturn
 
 from celery import Celery
+from celery.exceptions import CPendingDeprecationWarning
 from celery.platforms import SecurityWarning
 from celery.signals import setup_logging
 
@@ -114,6 +115,8 @@ def run_worker(app: Celery, settings: Settings, queues: tuple[str, ...]) -> NoRe
     _keep_our_logs(settings)
     # Celery warns root of pickled messages; ours are JSON and nothing else is accepted.
     warnings.filterwarnings("ignore", category=SecurityWarning)
+    # Eight lines for each lost connection on what Celery 6 will do with tasks; a task here gives its work back itself.
+    warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
     worker = app.Worker(
         hostname=f"{'+'.join(queues)}@{socket.gethostname()}",
         queues=list(queues),

@@ -16,6 +16,7 @@ from rich.table import Table
 from worker.budget.ledger import APP_SCOPE, ScopeState, page_scope
 from worker.errors import LeadSyncError
 from worker.health import ASPECTS, OK, UNKNOWN
+from worker.inbox import QUEUES
 from worker.runtime import Lookout, now, open_lookout
 from worker.settings import Settings
 from worker.store.statements import Row
@@ -181,7 +182,11 @@ def count(row: Mapping[str, Any]) -> str:
 
 def render(report: Mapping[str, Any], now: float) -> Group:
     """The report as tables; `now` in unix seconds."""
-    return Group(_stream(report["stream"], now), _rows(report["rows"]), *_pages(report.get("pages", [])))
+    stream, rows, pages = report["stream"], report["rows"], report.get("pages", [])
+    is_wrong = "error" in stream or isinstance(rows, Mapping) or bool(pages)
+    is_wrong = is_wrong or any(row["state"] == "dead" for row in rows)
+    hint = ["\n[dim]`leadsync doctor` says what is wrong and what to type"] if is_wrong else []
+    return Group(_stream(stream, now), _rows(rows), *_pages(pages), *hint)
 
 
 def _plain_table(title: str) -> Table:
@@ -196,7 +201,7 @@ def _stream(stream: Mapping[str, Any], now: float) -> Table:
     table.add_row("references in the stream", f"{stream['length']:,}")
     if stream["oldest_at"] is not None:
         table.add_row("the oldest of them", _age(stream["oldest_at"], now))
-    for name in ("live", "upkeep", "schedule"):
+    for name in (*QUEUES, "schedule"):
         table.add_row(f"{name} last looked", _age(stream["progress"].get(name), now))
     for verdict, seen in sorted(stream["deliveries"].items()):
         table.add_row(f"webhook: {verdict.replace('_', ' ')}", f"{seen:,}")
@@ -232,7 +237,7 @@ def _rows(rows: Any) -> Table:
 def _pages(pages: Any) -> list[Table]:
     if not pages:
         return []
-    table = _plain_table("\n[bold]Pages held")
+    table = _plain_table("\n[bold]Pages parked")
     for page in pages:
         waits = count({"count": page["waiting"], "is_at_least": page.get("is_at_least", False)})
         table.add_row(f"[red]{page['page_id']}", f"{page['parked_reason']}, {waits} waiting")

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from tests.fakes.time import NOW
 from worker.flow import Flow
+from worker.status import render
 from worker.status_view import plain_line, span, sparkline, view
 
 PAGE = "102938475610293"
@@ -195,3 +196,25 @@ def test_a_sparkline_ends_with_the_latest_and_shows_holes() -> None:
 def test_a_span_is_told_in_one_unit(seconds: float, told: str) -> None:
     """Rounded down, so that it never claims more than has passed."""
     assert span(seconds) == told
+
+
+@pytest.mark.parametrize(
+    ("changed", "is_hinted"),
+    [
+        ({}, False),
+        ({"rows": [a_state("waiting", "budget", 3)]}, False),
+        ({"rows": [a_state("dead", "not_visible", 1)]}, True),
+        ({"stream": AWAY}, True),
+        ({"rows": AWAY}, True),
+        ({"pages": [a_page(parked_reason="token_refused", waiting=2)]}, True),
+    ],
+)
+def test_where_something_is_wrong_status_names_the_command_that_says_what(
+    changed: dict[str, Any], is_hinted: bool
+) -> None:
+    """Whoever is woken reads it first; leads that wait for their budget wake nobody."""
+    out = io.StringIO()
+    Console(file=out, width=80).print(render(a_report(**changed), NOW.timestamp()))
+    told = out.getvalue()
+    assert ("`leadsync doctor` says what is wrong" in told) is is_hinted
+    assert ("backfill last looked" in told) is ("stream" not in changed)

@@ -7,6 +7,7 @@ settings or arguments are wrong.
 import asyncio
 import dataclasses
 import json
+import logging
 from collections.abc import Coroutine, Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -78,6 +79,8 @@ def settings_for(data_dir: Path | str, *needed: str) -> Settings:
     if not settings.token_keys and settings.token_keys_file is None and "TOKEN_KEYS_FILE" in found:
         settings = dataclasses.replace(settings, token_keys_file=Path(found["TOKEN_KEYS_FILE"]))
     logs.configure(settings.log_style, "warning")
+    # A server that is away is the command's own error, in one line.
+    logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
     have = {
         "DATABASE_URL": settings.database_url,
         "REDIS_URL": settings.redis_url,
