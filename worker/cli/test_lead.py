@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 
 
 @click.command("test-lead")
-@click.option("--form", "form_id", callback=_id, help="The form; default: the only active one that is known.")
-@click.option("--page", "page_id", callback=_id, help="Its Page, where that is not known here.")
+@click.option(
+    "--form", "form_id", callback=_id, help="The form; default: an active one of --page, or the only one."
+)
+@click.option("--page", "page_id", callback=_id, help="Any active form of this Page; with --form its Page.")
 @click.option(
     "--timeout", default=60, show_default=True, type=click.IntRange(1, 3_600), help="Seconds to wait for it."
 )
@@ -98,13 +100,13 @@ async def _choose(witnesses: "TraceDesk", form_id: str | None, page_id: str | No
         active = [
             row for row in await witnesses.rows.active_forms() if page_id is None or row["page_id"] == page_id
         ]
-        if len(active) != 1:
+        # Of a named Page any form shows whether its leads arrive.
+        if not active or (page_id is None and len(active) > 1):
             known = "".join(
                 f"\n  {row['form_id']}  {row['name'] or ''}  Page {row['page_id']}" for row in active
             )
-            raise click.UsageError(
-                f"name a form by --form; {'these are active:' + known if active else 'no active form is known yet'}"
-            )
+            there = f"these are active:{known}" if active else "no active form is known yet"
+            raise click.UsageError(f"name a form by --form, or a Page by --page; {there}")
         return active[0]["form_id"], active[0]["page_id"]
     if page_id is not None:
         return form_id, page_id
