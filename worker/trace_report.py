@@ -220,6 +220,9 @@ def _of_nobody(trace: Trace, now: datetime) -> tuple[str, str, list[str]]:
         asked = f"{len(meta.asked)} Page" + "s" * (len(meta.asked) != 1)
         left = f"; {meta.left_out} Pages were not asked, name one by --page" if meta.left_out else ""
         trouble = "".join(f"; Page {page}: {in_words(why)}" for page, why in meta.troubles.items())
+        if not meta.asked:
+            told += f"; Meta could not be asked{left}{trouble}"
+            return "unknown", told, ["`leadsync doctor` says what is in the way; then ask again"]
         told += f"; Meta does not show it to {asked} of ours{left}{trouble}"
         return (
             "unknown",

@@ -219,8 +219,9 @@ META = MetaSays(PAGE, FORM, at(-7_200))
         (
             Trace(LEAD, None, NOWHERE, meta=MetaSays(troubles={PAGE: "token_refused"}, left_out=3)),
             "unknown",
-            f"3 Pages were not asked, name one by --page; Page {PAGE}: Meta refuses the Page's token",
-            "90 days",
+            f"Meta could not be asked; 3 Pages were not asked, name one by --page; Page {PAGE}: Meta refuses the Page's"
+            " token",
+            "`leadsync doctor` says what is in the way",
         ),
         (
             Trace(LEAD, None, NOWHERE, form=a_form(), asked_form=FORM),
