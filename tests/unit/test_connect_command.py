@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import click
 import pytest
 
+from worker.connecting import Connection
 from worker.errors import ConfigurationError
 from worker.graph.account import PageAccount
 from worker.settings import Settings, read_settings
@@ -41,6 +42,13 @@ def test_the_token_comes_from_stdin_before_the_environment(given, monkeypatch: p
     assert command._token(settings, from_stdin=True, interactive=False) == "of-stdin"
     assert command._token(settings, from_stdin=False, interactive=True) == "of-the-environment"
     assert command._token(given({"META_USER_TOKEN": ""}), from_stdin=False, interactive=False) is None
+
+
+def test_a_refused_token_is_told_from_a_refused_scope() -> None:
+    """Only the former is a matter of META_USER_TOKEN, which is used again until somebody takes it away."""
+    kept = Step("token", State.DONE, "kept")
+    assert command._is_refused(Connection((Step("token", State.FAILED, "refused"),), ()))
+    assert not command._is_refused(Connection((kept, Step("scopes", State.MISSING, "one")), ()))
 
 
 @pytest.mark.parametrize("text", ["", "\n", "two words\n", "umläut\n", "x" * 5_000])

@@ -71,7 +71,11 @@ def _ids(_: click.Context, parameter: click.Parameter, values: tuple[str, ...]) 
     "--again", is_flag=True, help="Set the webhook anew though it looks right: with the values included."
 )
 @click.option(
-    "--backfill/--no-backfill", "backfill", default=None, help="Bring the leads of the last 90 days."
+    "--backfill/--no-backfill",
+    "backfill",
+    default=None,
+    help="Bring the leads of the last 90 days now. Of new forms they come by themselves within minutes, unless"
+    " BACKFILL_NEW_FORMS=false.",
 )
 @click.option(
     "--only",
@@ -129,6 +133,8 @@ def connect(
         click.echo(json.dumps(_as_json(connection, achieved)))
     else:
         sheet.sum_up(connection, achieved)
+    if token and token == settings.user_token and _is_refused(connection):
+        click.echo("the token is that of META_USER_TOKEN: change it there, or take it out of .env", err=True)
     if not achieved:
         raise click.exceptions.Exit(1)
 
@@ -224,6 +230,11 @@ async def _backfill(opened: "ConnectingDesk", settings: Settings, page: "Connect
     if is_new:
         return Step("backfill", State.DONE, f"{backfill_id} has begun{about}", page_id=page_id)
     return Step("backfill", State.ALREADY, f"{backfill_id} is the same, and runs", page_id=page_id)
+
+
+def _is_refused(connection: "Connection") -> bool:
+    """Whether the token that was given could not be used."""
+    return any(step.what in ("token", "exchange") and not step.is_achieved for step in connection.steps)
 
 
 def _is_terminal() -> bool:
