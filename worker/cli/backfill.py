@@ -304,16 +304,22 @@ def _tell(told: dict[str, Any]) -> None:
     forms = f" of {told['forms']} form{'s' * (told['forms'] != 1)}" if told["forms"] else ""
     leads = "an unknown number of leads" if told["leads"] is None else f"about {told['leads']:,} leads"
     click.echo(
-        f"{leads}{forms} of Page {told['page_id']}, created from {told['since']} until {told['until']}"
+        f"{leads}{forms} of Page {told['page_id']}, created {_day(told['since'])} to {_day(told['until'])}"
     )
     click.echo(
-        f"about {told['calls']:,} calls in {told['slices']:,} slices; limit {told['limit']:,}, spent {told['spent']:,},"
-        f" {told['calls_at_once']:,} can be made at once"
+        f"about {told['calls']:,} calls; the Page may make {told['limit']:,} in 24 hours and has made {told['spent']:,}"
     )
     lasts = told["lasts_seconds"]
-    click.echo(
-        "never done within this limit" if lasts is None else f"done after about {timedelta(seconds=lasts)}"
-    )
+    click.echo("it would never be done within this limit" if lasts is None else f"done after {about(lasts)}")
+
+
+def about(seconds: float) -> str:
+    """A length of time that was foreseen."""
+    return "a few seconds" if seconds < 10 else f"about {_span(timedelta(seconds=seconds))}"
+
+
+def _day(moment: str) -> str:
+    return f"{datetime.fromisoformat(moment):%Y-%m-%d %H:%M}"
 
 
 def _follow(settings: Settings, backfill_ids: list[int], *, quiet: bool = False) -> list[dict[str, Any]]:

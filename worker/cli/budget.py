@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from worker.cli.backfill import _span, about
 from worker.cli.command import SERVERS, answer_of, data_dir_option, settings_for
 from worker.inbox import is_id
 from worker.settings import Settings
@@ -65,11 +66,13 @@ def budget_forecast(
         return
     lasts = told["lasts_seconds"]
     click.echo(f"{told['leads']:,} leads of {told['forms'] or 'unknown'} forms: {told['calls']:,} calls")
-    click.echo(f"limit {told['limit']:,} calls; {told['calls_at_once']:,} of them can be made at once")
     click.echo(
-        "never done within this limit" if lasts is None else f"done after about {timedelta(seconds=lasts)}"
+        f"the Page may make {told['limit']:,} calls in 24 hours; {told['calls_at_once']:,} of these at once"
     )
-    click.echo(f"reconciling all forms: every {timedelta(seconds=told['reconcile_every_seconds'])}")
+    click.echo("it would never be done within this limit" if lasts is None else f"done after {about(lasts)}")
+    click.echo(
+        f"its forms can be reconciled every {_span(timedelta(seconds=told['reconcile_every_seconds']))}"
+    )
 
 
 @budget.command("limit")
