@@ -215,11 +215,13 @@ def test_a_silent_schedule_is_not_told_as_silent_workers() -> None:
     assert "leadsync worker --queue upkeep" in remedy_of(found, "work.worker_upkeep")
 
 
-def test_a_schedule_that_has_just_been_started_is_told_to_be_waited_for() -> None:
-    """Whoever runs the doctor right after `leadsync up` is not sent to start it again."""
-    fresh, stopped = (replace(STREAM, progress=progress) for progress in ({}, {"schedule": NOW_MS - 600_000}))
-    assert "look again in half a minute" in remedy_of(of(stream=fresh), "work.schedule")
-    assert "look again" not in remedy_of(of(stream=stopped), "work.schedule")
+def test_whoever_has_just_started_everything_is_told_to_look_again() -> None:
+    """And not only sent to start it once more."""
+    never, long_ago = {}, {"schedule": NOW_MS - 600_000}
+    for progress in (never, long_ago):
+        assert "look again" in remedy_of(of(stream=replace(STREAM, progress=progress)), "work.schedule")
+    working = replace(STREAM, progress={"schedule": NOW_MS})
+    assert "look again" in remedy_of(of(stream=working), "work.worker_live")
 
 
 def test_without_postgres_it_is_not_known_whether_there_are_pages() -> None:

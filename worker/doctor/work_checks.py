@@ -29,6 +29,8 @@ OLDEST_WARN, OLDEST_FAIL = 120.0, 900.0
 RECONCILE_LATE: Final = 3_600.0
 SET_ASIDE_SECONDS: Final = 7 * 86_400.0
 NAMED: Final = 3
+JUST_STARTED: Final = "if it has just been started, look again in half a minute"
+"""A process looks at its work for the first time some ten seconds after its start."""
 
 SCHEDULE: Final = "work.schedule"
 WORK: Final = (
@@ -102,9 +104,9 @@ def _stream(facts: StreamFacts, at_ms: float) -> Finding:
 def _schedule(facts: StreamFacts, at_ms: float) -> Finding:
     if (silent := _silent(facts, "schedule", at_ms)) is None:
         return ok(SCHEDULE, "it rings")
-    remedy = "start it: `leadsync up`, or `docker compose up -d beat`, or `leadsync schedule`"
-    if "schedule" not in facts.progress:
-        remedy = f"just started? look again in half a minute; otherwise {remedy}"
+    remedy = (
+        f"start it: `leadsync up`, or `docker compose up -d beat`, or `leadsync schedule`; {JUST_STARTED}"
+    )
     return fail(SCHEDULE, f"the schedule {silent}", remedy)
 
 
@@ -115,7 +117,7 @@ def _worker(facts: StreamFacts, queue: str, at_ms: float) -> Finding:
     if _silent(facts, "schedule", at_ms) is not None:
         return not_checked(check, f"it {silent}, and the schedule that would ring for it is silent")
     compose = f"docker compose up -d worker-{queue}"
-    remedy = f"start it: `leadsync up`, or `{compose}`, or `leadsync worker --queue {queue}`"
+    remedy = f"start it: `leadsync up`, or `{compose}`, or `leadsync worker --queue {queue}`; {JUST_STARTED}"
     return fail(check, f"no worker of the queue {queue} works: it {silent}", remedy)
 
 
