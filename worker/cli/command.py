@@ -124,4 +124,6 @@ def print_rows(rows: "list[Row]", as_json: bool, *, empty: str) -> None:
 def cell(value: object) -> str:
     if isinstance(value, datetime):
         return value.strftime("%Y-%m-%d %H:%M:%S %Z")
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return "" if value is None else str(value)
