@@ -261,10 +261,7 @@ def _print_verdict(verdict: Verdict, calls: Mapping[str, Any], latency: float, c
         console.print("[green]✓ every lead is exactly one row, equal field by field[/]")
     else:
         console.print("[red]✗ not every lead is a row as Graph holds it[/]")
-    console.print(
-        "Look further: [bold]make up[/] runs it with your own .env; [bold]leadsync status[/] tells how it goes;\n"
-        "in SQL, the views [bold]leads[/], [bold]waiting[/] and [bold]dead_letters[/] hold everything."
-    )
+    console.print("Next: [bold]make up[/] runs it with your own .env (README.md, Run it for real).")
 
 
 def _counted(calls: Mapping[str, Any]) -> int:

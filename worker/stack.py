@@ -3,7 +3,9 @@
 Invariant: what the settings name is used (DATABASE_URL, REDIS_URL) and only what they lack is embedded.
 """
 
+import errno
 import json
+import socket
 import sys
 import urllib.request
 from collections.abc import Mapping
@@ -15,6 +17,7 @@ from urllib.error import URLError
 
 from worker.embedded import prepare_postgres, prepare_redis
 from worker.embedded.server import write_private
+from worker.errors import ConfigurationError
 from worker.inbox import BACKFILL_QUEUE, LIVE_QUEUE, UPKEEP_QUEUE
 from worker.sealing import new_key
 from worker.settings import Settings, environment
@@ -62,6 +65,30 @@ def build_stack(
     base = f"http://127.0.0.1:{port}"
     ours = (*_ours(env, f"{base}/healthz"), *_exporter(env, metrics_port))
     return Stack((*servers, *ours), database_url, redis_url, f"{base}/webhook", keys_file)
+
+
+def refuse_taken_ports(settings: Settings) -> None:
+    """Raise ConfigurationError where another process listens on a port that receiver or exporter will want."""
+    wanted = {"RECEIVER_PORT": settings.receiver_port, "METRICS_PORT": settings.metrics_port}
+    taken = [
+        f"{name}: port {port} of this machine is taken already; end the process that listens there (another"
+        f" `leadsync up`?), or set another {name} in .env"
+        for name, port in wanted.items()
+        if port and _is_taken(port)
+    ]
+    if taken:
+        raise ConfigurationError("\n".join(taken))
+
+
+def _is_taken(port: int) -> bool:
+    with socket.socket() as probe:
+        # As servers do: what a former process left in TIME_WAIT is in nobody's way.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            return error.errno == errno.EADDRINUSE
+    return False
 
 
 def remember(stack: Stack, data_dir: Path) -> None:

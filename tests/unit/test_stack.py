@@ -1,6 +1,7 @@
 """A stack's processes and the key that seals tokens: made once, given on, found again by the commands."""
 
 import json
+import socket
 import stat
 from contextlib import ExitStack
 from dataclasses import replace
@@ -9,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from worker.cli.command import settings_for
+from worker.errors import ConfigurationError
 from worker.sealing import new_key, parse_keys
 from worker.settings import Settings, read_settings
-from worker.stack import KEYS_FILE, Stack, build_stack, remember, remembered
+from worker.stack import KEYS_FILE, Stack, build_stack, refuse_taken_ports, remember, remembered
 
 SERVERS = {"database_url": "postgresql://x@127.0.0.1:1/x", "redis_url": "redis://127.0.0.1:1/0"}
 
@@ -28,6 +30,18 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
 def built(settings: Settings, data_dir: Path) -> Stack:
     with ExitStack() as held:
         return build_stack(settings, data_dir, held=held)
+
+
+def test_a_port_that_is_taken_is_named_before_anything_is_started(settings: Settings) -> None:
+    """Otherwise `up` says that it is up while another process answers in its place; port 0 takes any."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(
+            ConfigurationError, match=rf"^RECEIVER_PORT: port {port} .*\nMETRICS_PORT: port {port}"
+        ):
+            refuse_taken_ports(replace(settings, receiver_port=port, metrics_port=port))
+        refuse_taken_ports(replace(settings, receiver_port=0, metrics_port=0))
+    refuse_taken_ports(replace(settings, receiver_port=port, metrics_port=0))
 
 
 def test_without_a_key_one_is_made_once_for_its_owner(settings: Settings, tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def settings_for(data_dir: Path | str, *needed: str) -> Settings:
     lacking = [name for name in needed if not have[name]]
     if lacking:
         hints = dict.fromkeys(("META_APP_ID", "META_APP_SECRET"), "set it in the environment or in .env")
-        elsewhere = f"and no `leadsync up` keeps its data in {data_dir}"
+        elsewhere = f"and no `leadsync up` keeps its data in {data_dir}: run this in its folder, or give its --data-dir"
         raise ConfigurationError(
             "\n".join(
                 f"{name}: is not set{', ' + hints[name] if name in hints else ', ' + elsewhere}"

@@ -37,10 +37,11 @@ def up(data_dir: Path) -> None:
     DATABASE_URL and REDIS_URL are used where they are set; otherwise Redis and Postgres are started here and keep
     their data in --data-dir. One Ctrl-C ends all of it in order.
     """
-    from worker.stack import build_stack, remember
+    from worker.stack import build_stack, refuse_taken_ports, remember
     from worker.supervisor import run as supervise
 
     settings = read_settings("META_APP_SECRET", "META_VERIFY_TOKEN")
+    refuse_taken_ports(settings)
     with ExitStack() as held:
         stack = build_stack(settings, data_dir, held=held)
         remember(stack, data_dir)
