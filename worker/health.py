@@ -70,7 +70,7 @@ _PLACE: Final = re.compile(r"\bPAGE\b")
 
 REMEDIES: Final = {
     "token_missing": "Connect the Page: `leadsync connect --page PAGE`, or add its token to PAGE_TOKENS.",
-    "token_locked": "Give the key back that sealed its token (TOKEN_KEYS), or connect the Page again.",
+    "token_locked": "Put the key that sealed its token back (TOKEN_KEYS), or connect the Page again.",
     "token_refused": "Connect the Page again: `leadsync connect --page PAGE`.",
     "app_removed": "The person removed the app and has to log in again: `leadsync connect`.",
     "checkpointed": "Meta stopped the person's account. They log in at facebook.com; then `leadsync connect`.",

@@ -99,7 +99,7 @@ class KeyRing:
         if key is None:
             raise TokenLocked(
                 f"the token of {whose} was sealed with key {sealed.key_id}, which is not among TOKEN_KEYS;"
-                " give that key back, or connect again"
+                " put that key back, or connect again"
             )
         nonce, box = sealed.box[:_NONCE_BYTES], sealed.box[_NONCE_BYTES:]
         try:

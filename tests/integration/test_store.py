@@ -512,6 +512,7 @@ def test_what_postgres_does_to_us_is_a_store_that_is_away(on_store: Any, broken:
         with pytest.raises(StoreUnavailable) as told:
             await world.settle((in_flight(1), Stored(a_lead(1, ad_name=SECRET))))
         assert "hunter2" not in str(told.value)
+        assert "`leadsync migrate`" in str(told.value)
         assert told.value.__suppress_context__
 
     on_store(scenario)

@@ -119,7 +119,7 @@ def test_keys_are_listed_with_what_they_seal(tmp_path: Path, file: Path, databas
         {"key_id": lost.key_id, "from": "missing", "seals_now": False, "pages": 1, "accounts": 0},
     ]
     assert told.stderr == (
-        f"leadsync: 1 token cannot be opened without key {lost.key_id}: give that key back, or run `leadsync connect`"
+        f"leadsync: 1 token cannot be opened without key {lost.key_id}: put that key back, or run `leadsync connect`"
         " again for their Pages\n"
     )
     table = leadsync(tmp_path, "keys", "list", **env)

@@ -263,5 +263,5 @@ def _tell(told: dict[str, Any]) -> None:
 def _locked_by(key_id: str, tokens: int) -> str:
     return (
         f"{tokens} token{'s' * (tokens != 1)} cannot be opened without key {key_id}:"
-        " give that key back, or run `leadsync connect` again for their Pages"
+        " put that key back, or run `leadsync connect` again for their Pages"
     )

@@ -85,7 +85,7 @@ def of_keys(rows: RowsFacts | Unknown, key_ids: frozenset[str] | Unknown) -> Fin
     tokens = sum(sum(counts) for counts in lacking.values())
     told = f"{tokens} of {sealed} sealed tokens need key {named}, which is not among TOKEN_KEYS"
     return fail(
-        check, told, "give that key back in TOKEN_KEYS (behind the first), or `leadsync connect --all` again"
+        check, told, "put that key back into TOKEN_KEYS (after the first), or `leadsync connect --all` again"
     )
 
 

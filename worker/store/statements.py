@@ -20,6 +20,8 @@ Row: TypeAlias = dict[str, Any]
 # Classes 22 (data exception) and 23 (integrity violation) blame the row; 54 is "program limit exceeded", such as a
 # text too long for an index. Everything else blames the moment.
 _ROW_CLASSES: Final = ("22", "23", "54")
+_SCHEMA_LACKS: Final = ("42P01", "42703", "42883")
+"""No such table, column, function: nobody has migrated yet, or an older leadsync did."""
 
 
 class RowsRefused(Exception):
@@ -77,6 +79,11 @@ class Statements:
             sqlstate = error.sqlstate or ""
             if sqlstate[:2] in _ROW_CLASSES:
                 raise RowsRefused(sqlstate) from None
+            if sqlstate in _SCHEMA_LACKS:
+                raise StoreUnavailable(
+                    f"Postgres lacks a part of this version's schema ({sqlstate}): `leadsync migrate` makes it, and so"
+                    " does `leadsync up` while it starts"
+                ) from None
             raise StoreUnavailable(
                 f"Postgres cannot do this now: {type(error).__name__} {sqlstate}"
             ) from None
