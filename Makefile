@@ -17,9 +17,12 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 READY_DEV := $(VENV)/.ready-dev
 READY_FUZZ := $(VENV)/.ready-fuzz
+READY_COVERAGE := $(VENV)/.ready-coverage
+AUDIT := $(VENV)-audit
+READY_AUDIT := $(AUDIT)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-compose lint bench soak fuzz lock clean
+.PHONY: help demo up test test-compose coverage audit lint bench soak fuzz lock clean
 .DELETE_ON_ERROR:
 # Two runs at once in one environment would tear it.
 .NOTPARALLEL:
@@ -27,7 +30,7 @@ READY_FUZZ := $(VENV)/.ready-fuzz
 help:  ## show this
 	@echo "usage: make TARGET"
 	@echo
-	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 demo: $(READY)  ## see it work: 500 simulated leads from webhook to row, then a summary
 	@$(BIN)/leadsync demo $(ARGS)
@@ -35,22 +38,24 @@ demo: $(READY)  ## see it work: 500 simulated leads from webhook to row, then a 
 up: $(READY)  ## run it for real, with the settings in .env; Ctrl-C ends it
 	@$(BIN)/leadsync up $(ARGS)
 
-# Half of the system tests, by the time they take.
-FIRST := $(foreach name,backfill budget chaos commands live_path outages,tests/system/test_$(name).py)
+# The system tests in three parts of much the same time; what is named in none is in the third.
+system = $(foreach name,$(1),tests/system/test_$(name).py)
+FIRST := $(call system,budget docs_commands metrics outages receiver_process trace)
+SECOND := $(call system,chaos commands connect forgetting live_path parking supervisor)
 
 test: lint  ## lint, type-check, and run every test on a real Redis and Postgres
-	@echo "==> pytest, in three parts side by side"
-	@# System tests mostly wait for processes, and the others need a processor.
-	@logs=$$(mktemp -d); \
-	$(BIN)/python -m pytest tests/unit tests/contract tests/integration $(PYTEST_ARGS) > $$logs/others 2>&1 & others=$$!; \
-	$(BIN)/python -m pytest tests/system $(addprefix --ignore=,$(FIRST)) $(PYTEST_ARGS) > $$logs/second 2>&1 & second=$$!; \
-	$(BIN)/python -m pytest $(FIRST) $(PYTEST_ARGS); first=$$?; \
-	wait $$second; second=$$?; echo "==> pytest, the other system tests"; cat $$logs/second; \
-	wait $$others; others=$$?; echo "==> pytest, unit, contract and integration tests"; cat $$logs/others; rm -r $$logs; \
-	case "$$first $$second $$others" in \
-		"5 5 5") echo "error: PYTEST_ARGS choose no test" >&2; exit 1;; \
-		[05]" "[05]" "[05]) ;; \
-		*) exit 1;; esac
+	@$(run_parts)
+
+coverage: $(READY_COVERAGE)  ## run every test and tell what none of them runs, in child processes too; takes longer
+	@rm -rf build/coverage && mkdir -p build/coverage
+	@$(run_parts)
+	@$(BIN)/coverage combine --quiet build/coverage
+	@$(BIN)/coverage json --quiet -o build/coverage.json
+	@$(BIN)/coverage report
+	@$(BIN)/python -m tests.coverage_goals build/coverage.json
+
+audit: $(READY_AUDIT)  ## look up known vulnerabilities of every package in the locks; asks PyPI
+	@$(AUDIT)/bin/python .ci/audit.py $(AUDIT)/bin/pip-audit requirements*.lock
 
 test-compose: $(READY_DEV)  ## build and start docker-compose.yml, kill parts of it, count rows; needs a Docker engine
 	@$(BIN)/python -m pytest tests/compose $(PYTEST_ARGS)
@@ -75,14 +80,35 @@ fuzz: $(READY_FUZZ)  ## look for bytes that nothing here can read; ARGS="--minut
 lock: pyproject.toml  ## choose the newest versions that pyproject.toml allows, and write all locks
 	@$(find_python); $(make_venv) "$$python" .venv-lock || exit 1
 	@$(call quietly,.venv-lock/bin/python -m pip install uv==$(UV_VERSION))
-	@echo "==> requirements.lock, requirements-dev.lock, requirements-fuzz.lock"
-	@$(call compile,requirements.lock,--extra embedded)
-	@$(call compile,requirements-dev.lock,--all-extras)
-	@$(call compile,requirements-fuzz.lock,--all-extras --group fuzz)
+	@echo "==> requirements.lock and its fellows"
+	@$(call compile,requirements.lock,pyproject.toml --extra embedded --group build --no-emit-package leadsync)
+	@$(call compile,requirements-dev.lock,pyproject.toml --all-extras --group build --no-emit-package leadsync)
+	@$(call compile,requirements-fuzz.lock,pyproject.toml --all-extras --group build --group fuzz --no-emit-package leadsync)
+	@$(call compile,requirements-audit.lock,--group audit)
+	@$(call compile,requirements-coverage.lock,--group coverage)
 
 clean:  ## remove the environment and all caches; the data in .leadsync stays
-	@rm -rf $(VENV) .venv-lock .mypy_cache .ruff_cache .pytest_cache .hypothesis .fuzz *.egg-info build dist
+	@rm -rf $(VENV) $(AUDIT) .venv-lock .mypy_cache .ruff_cache .pytest_cache .hypothesis .fuzz *.egg-info build dist
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Pytest in four parts side by side. System tests mostly wait for processes; the others need a processor, and leave it to
+# those that watch the clock.
+PYTEST := $(BIN)/python -m pytest
+coverage: PYTEST := $(BIN)/coverage run -m pytest
+define run_parts
+echo "==> pytest, in four parts side by side"; logs=$$(mktemp -d); \
+nice -n 5 $(PYTEST) tests/unit tests/contract tests/integration $(PYTEST_ARGS) > $$logs/others 2>&1 & others=$$!; \
+$(PYTEST) tests/system $(addprefix --ignore=,$(FIRST) $(SECOND)) $(PYTEST_ARGS) > $$logs/third 2>&1 & third=$$!; \
+$(PYTEST) $(SECOND) $(PYTEST_ARGS) > $$logs/second 2>&1 & second=$$!; \
+$(PYTEST) $(FIRST) $(PYTEST_ARGS); first=$$?; \
+wait $$second; second=$$?; echo "==> pytest, more system tests"; cat $$logs/second; \
+wait $$third; third=$$?; echo "==> pytest, the other system tests"; cat $$logs/third; \
+wait $$others; others=$$?; echo "==> pytest, unit, contract and integration tests"; cat $$logs/others; rm -r $$logs; \
+case "$$first $$second $$third $$others" in \
+	"5 5 5 5") echo "error: PYTEST_ARGS choose no test" >&2; exit 1;; \
+	[05]" "[05]" "[05]" "[05]) ;; \
+	*) exit 1;; esac
+endef
 
 # ------------------------------------------------------------------------------------------ the environment
 
@@ -106,6 +132,17 @@ $(READY_FUZZ): requirements-fuzz.lock $(READY_DEV)
 	@$(call quietly,$(PIP) --require-hashes -r requirements-fuzz.lock)
 	@touch $@
 
+$(READY_COVERAGE): requirements-coverage.lock $(READY_DEV)
+	@$(call quietly,$(PIP) --require-hashes -r requirements-coverage.lock)
+	@touch $@
+
+# Its own environment: what it leans on is nothing that leadsync or its tests should see.
+$(READY_AUDIT): requirements-audit.lock
+	@$(find_python); $(make_venv) "$$python" $(AUDIT)
+	@echo "==> packages of requirements-audit.lock"
+	@$(call quietly,$(subst $(BIN)/,$(AUDIT)/bin/,$(PIP)) --require-hashes -r requirements-audit.lock)
+	@touch $@
+
 # A user's own pip settings may add indexes and options; hashes decide what is installed all the same.
 PIP = $(BIN)/python -m pip install --disable-pip-version-check --no-input --progress-bar off
 
@@ -113,8 +150,8 @@ PIP = $(BIN)/python -m pip install --disable-pip-version-check --no-input --prog
 quietly = log=$$(mktemp); if $(1) > "$$log" 2>&1; then rm -f "$$log"; \
 	else cat "$$log"; rm -f "$$log"; echo "failed: $(1)"; exit 1; fi
 
-compile = UV_NO_CONFIG=1 .venv-lock/bin/uv pip compile pyproject.toml $(2) --group build --quiet --upgrade \
-	--universal --python-version 3.11 --generate-hashes --no-emit-package leadsync \
+compile = UV_NO_CONFIG=1 .venv-lock/bin/uv pip compile $(2) --quiet --upgrade \
+	--universal --python-version 3.11 --generate-hashes \
 	--custom-compile-command "make lock" --output-file $(1)
 
 # The first Python that really runs (a pyenv shim may be there and lead nowhere), is of a version we know, and can make

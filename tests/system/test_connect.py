@@ -1,5 +1,6 @@
 """From an empty folder to a lead in the table, as a new user goes: `up`, `connect`, one lead, against a sandbox."""
 
+import fcntl
 import json
 import os
 import pty
@@ -8,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import termios
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -126,6 +128,17 @@ def user() -> Iterator[User]:
                     process.wait(40)
 
 
+@pytest.fixture(scope="module")
+def connected(user: User) -> User:
+    """The user with all Pages connected: by the first test where it ran, here where another runs alone."""
+    if not user.look("subscriptions")["pages"]:
+        token = user.order("tokens", fresh="short")["user_token"]
+        words = ("--all", "--no-backfill", "--webhook-url", user.webhook_url)
+        told = user.leadsync("connect", "--token-stdin", *words, token=token)
+        assert told.returncode == 0, told.stdout + told.stderr
+    return user
+
+
 def test_from_nothing_to_a_lead_in_the_table(user: User) -> None:
     """One command with a short-lived token: Pages subscribed, handshake made, and the next lead arrives as a row."""
     began = time.monotonic()
@@ -149,108 +162,121 @@ def test_from_nothing_to_a_lead_in_the_table(user: User) -> None:
     assert time.monotonic() - began < 120
 
 
-def test_the_database_holds_tokens_only_sealed(user: User) -> None:
+def test_the_database_holds_tokens_only_sealed(connected: User) -> None:
     """Neither the account's token nor a Page's lies open, and the key of this machine opens them."""
-    dump = str(user.rows("select a.*, t.* from accounts a, page_tokens t") + user.rows("select * from pages"))
-    tokens = user.look("tokens")
+    dump = str(
+        connected.rows("select a.*, t.* from accounts a, page_tokens t")
+        + connected.rows("select * from pages")
+    )
+    tokens = connected.look("tokens")
     secrets = [*tokens.values(), APP_SECRET]
     assert secrets
     assert not [secret for secret in secrets if secret in dump]
-    ring = Keys((), user.folder / ".leadsync" / "token.keys").ring()
-    for page_id, key_id, box in user.rows("select page_id, key_id, sealed from page_tokens"):
+    ring = Keys((), connected.folder / ".leadsync" / "token.keys").ring()
+    for page_id, key_id, box in connected.rows("select page_id, key_id, sealed from page_tokens"):
         assert ring.open(Sealed(key_id, bytes(box)), of_page(page_id)).startswith("EAAG")
-    ((user_id, key_id, box),) = user.rows("select user_id, key_id, sealed from accounts")
+    ((user_id, key_id, box),) = connected.rows("select user_id, key_id, sealed from accounts")
     assert ring.open(Sealed(key_id, bytes(box)), of_account(user_id)).startswith("EAAU")
 
 
-def test_a_second_run_changes_nothing_and_says_so(user: User) -> None:
+def test_a_second_run_changes_nothing_and_says_so(connected: User) -> None:
     """Without a token the kept one serves; rows and subscriptions stay what they were."""
-    before = user.rows("select * from accounts"), user.rows("select * from page_tokens")
-    at_meta = user.look("subscriptions")
-    told = user.leadsync("connect", "--all", "--webhook-url", user.webhook_url, "--no-backfill")
+    before = connected.rows("select * from accounts"), connected.rows("select * from page_tokens")
+    at_meta = connected.look("subscriptions")
+    told = connected.leadsync("connect", "--all", "--webhook-url", connected.webhook_url, "--no-backfill")
     assert told.returncode == 0, told.stdout + told.stderr
     assert "nothing was changed" in told.stdout
-    assert (user.rows("select * from accounts"), user.rows("select * from page_tokens")) == before
-    assert user.look("subscriptions") == at_meta
+    assert (connected.rows("select * from accounts"), connected.rows("select * from page_tokens")) == before
+    assert connected.look("subscriptions") == at_meta
 
 
-def test_a_lost_subscription_is_made_again_alone(user: User) -> None:
+def test_a_lost_subscription_is_made_again_alone(connected: User) -> None:
     """The step `subscribe` mends one Page without asking for any token."""
-    page_id = next(iter(user.look("subscriptions")["pages"]))
-    user.order("subscriptions", drop_pages=[page_id])
-    told = user.leadsync("connect", "--only", "subscribe", "--page", page_id, "--json")
+    page_id = next(iter(connected.look("subscriptions")["pages"]))
+    connected.order("subscriptions", drop_pages=[page_id])
+    told = connected.leadsync("connect", "--only", "subscribe", "--page", page_id, "--json")
     assert (told.returncode, json.loads(told.stdout)["steps"][0]["state"]) == (0, "done")
-    assert user.look("subscriptions")["pages"][page_id] == ["leadgen"]
+    assert connected.look("subscriptions")["pages"][page_id] == ["leadgen"]
 
 
-def test_a_receiver_that_is_not_there_is_explained(user: User) -> None:
+def test_a_receiver_that_is_not_there_is_explained(connected: User) -> None:
     """A handshake that fails names both causes, and the webhook stays what it was."""
-    told = user.leadsync("connect", "--only", "webhook", "--webhook-url", user.webhook_url + "/elsewhere")
+    told = connected.leadsync(
+        "connect", "--only", "webhook", "--webhook-url", connected.webhook_url + "/elsewhere"
+    )
     assert told.returncode == 1
     assert "2200" in told.stdout
     assert "META_VERIFY_TOKEN" in told.stdout
-    assert user.look("subscriptions")["app"]["callback_url"] == user.webhook_url
+    assert connected.look("subscriptions")["app"]["callback_url"] == connected.webhook_url
 
 
-def test_without_a_terminal_and_a_choice_the_pages_are_named(user: User) -> None:
+def test_without_a_terminal_and_a_choice_the_pages_are_named(connected: User) -> None:
     """Nothing is guessed; what can be chosen stands in the error."""
-    told = user.leadsync("connect")
+    told = connected.leadsync("connect")
     assert told.returncode == 2
-    assert all(page_id in told.stderr for page_id in user.look("subscriptions")["pages"])
+    assert all(page_id in told.stderr for page_id in connected.look("subscriptions")["pages"])
 
 
-def test_on_a_terminal_it_asks_for_everything_and_shows_no_token(user: User) -> None:
+def test_on_a_terminal_it_asks_for_everything_and_shows_no_token(connected: User) -> None:
     """The token is not echoed; Pages are chosen by number; the backfill is offered and begun."""
-    token = user.look("pages")["user_token"]
+    token = connected.look("pages")["user_token"]
     shown, status = _at_a_terminal(
-        user, ("connect",), [("Token", f"{token}\n"), ("Which Pages", "2\n"), ("Bring the leads", "y\n")]
+        connected, ("connect",), [("Token", f"{token}\n"), ("Which Pages", "2\n"), ("Bring the leads", "y\n")]
     )
     assert status == 0, shown
     assert token not in shown
     assert "has begun" in shown
-    ((page_id,),) = user.rows("select page_id from backfills where purpose = 'backfill' and edge = 'page'")
+    ((page_id,),) = connected.rows(
+        "select page_id from backfills where purpose = 'backfill' and edge = 'page'"
+    )
     assert f"Page {page_id}" in shown
 
 
-def test_ctrl_c_at_a_question_ends_it_at_once(user: User) -> None:
+def test_ctrl_c_at_a_question_ends_it_at_once(connected: User) -> None:
     """One press is enough, and nothing is printed but that it was ended."""
-    shown, status = _at_a_terminal(user, ("connect",), [("Token", "\n"), ("Which Pages", "\x03")])
+    shown, status = _at_a_terminal(connected, ("connect",), [("Token", "\n"), ("Which Pages", "\x03")])
     assert (status, "Aborted" in shown, "Traceback" in shown) == (1, True, False), shown
 
 
-def test_a_disconnected_page_is_left_alone_until_it_is_connected_again(user: User) -> None:
+def test_a_disconnected_page_is_left_alone_until_it_is_connected_again(connected: User) -> None:
     """Its subscription and token go, its leads stay; the account's token stays while another Page leans on it."""
-    page_id, other, *_ = sorted(user.look("subscriptions")["pages"])
-    leads = user.rows("select count(*) from leads")
-    told = user.leadsync("pages", "disconnect", page_id)
+    page_id, other, *_ = sorted(connected.look("subscriptions")["pages"])
+    leads = connected.rows("select count(*) from leads")
+    told = connected.leadsync("pages", "disconnect", page_id)
     assert told.returncode == 0, told.stdout + told.stderr
-    assert set(user.look("subscriptions")["pages"]) >= {other}
-    assert page_id not in user.look("subscriptions")["pages"]
-    assert user.rows(f"select parked_reason, connected_at from pages where page_id = '{page_id}'") == [
+    assert set(connected.look("subscriptions")["pages"]) >= {other}
+    assert page_id not in connected.look("subscriptions")["pages"]
+    assert connected.rows(f"select parked_reason, connected_at from pages where page_id = '{page_id}'") == [
         ("disconnected", None)
     ]
-    assert user.rows(f"select from page_tokens where page_id = '{page_id}'") == []
-    assert (user.rows("select count(*) from accounts"), user.rows("select count(*) from leads")) == (
+    assert connected.rows(f"select from page_tokens where page_id = '{page_id}'") == []
+    assert (
+        connected.rows("select count(*) from accounts"),
+        connected.rows("select count(*) from leads"),
+    ) == (
         [(1,)],
         leads,
     )
-    again = user.leadsync("connect", "--page", page_id, "--no-backfill")
+    again = connected.leadsync("connect", "--page", page_id, "--no-backfill")
     assert (again.returncode, "is taken up again" in again.stdout) == (0, True), again.stdout + again.stderr
-    assert user.rows(f"select parked_reason from pages where page_id = '{page_id}'") == [(None,)]
+    assert connected.rows(f"select parked_reason from pages where page_id = '{page_id}'") == [(None,)]
 
 
-def test_a_page_with_a_dead_token_is_disconnected_all_the_same(user: User) -> None:
+def test_a_page_with_a_dead_token_is_disconnected_all_the_same(connected: User) -> None:
     """What stays at Meta is told; the former token is replaced when the Page is connected again."""
-    page_id = sorted(user.look("subscriptions")["pages"])[1]
-    user.order("tokens", revoke="page", pages=[page_id], error="190/460")
-    told = user.leadsync("pages", "disconnect", page_id, "--json")
+    page_id = sorted(connected.look("subscriptions")["pages"])[1]
+    connected.order("tokens", revoke="page", pages=[page_id], error="190/460")
+    told = connected.leadsync("pages", "disconnect", page_id, "--json")
     steps = {step["what"]: step["state"] for step in json.loads(told.stdout)["steps"]}
     assert (told.returncode, steps["subscription"], steps["page"]) == (0, "left", "done")
-    assert user.leadsync("connect", "--page", page_id, "--no-backfill").returncode == 0
+    assert connected.leadsync("connect", "--page", page_id, "--no-backfill").returncode == 0
 
 
 def _at_a_terminal(user: User, words: tuple[str, ...], answers: list[tuple[str, str]]) -> tuple[str, int]:
-    """Run a command at a terminal and answer its questions; what was shown, and the exit status."""
+    """Run a command at a terminal and answer its questions; what was shown, and the exit status.
+
+    A token is typed once it is not echoed: what was typed before is thrown away with the change.
+    """
     leader, follower = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "worker", *words],
@@ -258,29 +284,31 @@ def _at_a_terminal(user: User, words: tuple[str, ...], answers: list[tuple[str, 
         start_new_session=True, preexec_fn=lambda: _own_terminal(follower),
     )  # fmt: skip
     os.close(follower)
-    shown = ""
+    shown, deadline = "", time.monotonic() + 90
     try:
-        while True:
-            assert select.select([leader], [], [], 30)[0], f"it waits for something: {shown}"
-            try:
-                part = os.read(leader, 65_536).decode(errors="replace")
-            except OSError:
-                return shown, process.wait(30)
-            if not part:
-                return shown, process.wait(30)
-            shown += part
-            if answers and answers[0][0] in shown:
+        while time.monotonic() < deadline:
+            if select.select([leader], [], [], 0.1)[0]:
+                try:
+                    part = os.read(leader, 65_536).decode(errors="replace")
+                except OSError:
+                    part = ""
+                if not part:
+                    return shown, process.wait(30)
+                shown += part
+            if answers and answers[0][0] in shown and (answers[0][0] != "Token" or not _echoes(leader)):
                 os.write(leader, answers.pop(0)[1].encode())
+        pytest.fail(f"it waits for something: {shown}")
     finally:
         process.kill()
         os.close(leader)
 
 
+def _echoes(terminal: int) -> bool:
+    return bool(termios.tcgetattr(terminal)[3] & termios.ECHO)
+
+
 def _own_terminal(follower: int) -> None:
     """Make it the process' controlling terminal, at which it asks for the token."""
-    import fcntl
-    import termios
-
     fcntl.ioctl(follower, termios.TIOCSCTTY, 0)
 
 

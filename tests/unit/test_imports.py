@@ -6,6 +6,7 @@ library comes in. Both match by the longest prefix; imports made inside function
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -247,7 +248,12 @@ def sources(*packages: str) -> Iterator[tuple[str, ast.Module]]:
     for package in packages:
         for path in sorted((ROOT / package).rglob("*.py")):
             parts = path.relative_to(ROOT).with_suffix("").parts
-            yield ".".join(part for part in parts if part != "__init__"), ast.parse(path.read_text())
+            yield ".".join(part for part in parts if part != "__init__"), _parsed(path)
+
+
+@cache
+def _parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
 
 
 def imported(module: str, tree: ast.Module) -> set[str]:
