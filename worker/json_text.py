@@ -8,6 +8,7 @@ https://github.com/ijl/orjson
 
 import json
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Final
 
 import orjson
@@ -38,13 +39,20 @@ def read_json(text: bytes | str) -> tuple[object, bool]:
 
 
 def write_json(value: object) -> bytes:
-    """The shortest JSON, as bytes, of a value without NaN and infinities. Raises RecursionError beyond DEEPEST."""
+    """The shortest JSON, as bytes, of a value without NaN and infinities. Raises RecursionError beyond DEEPEST.
+
+    A datetime is written as its ISO 8601 text.
+    """
     try:
         return orjson.dumps(value)
     except TypeError:
         if _is_deep(value):
             raise RecursionError(f"nested deeper than {DEEPEST} levels") from None
-        return json.dumps(value, check_circular=False, separators=(",", ":")).encode()
+        return json.dumps(value, check_circular=False, separators=(",", ":"), default=_iso_text).encode()
+
+
+def _iso_text(value: datetime) -> str:
+    return value.isoformat()
 
 
 def _is_deep(value: object) -> bool:

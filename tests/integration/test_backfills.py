@@ -25,12 +25,14 @@ from worker.outcomes import DeadLetter, Retry, RetryPolicy, Snooze, Stored
 from worker.plans import Plan, utc
 from worker.reconcile import Reconciler, ReconcileSettings
 from worker.slices import Slice
-from worker.store.backfills import DIVIDE, LEASES, BackfillStore, LeasedSlice
+from worker.store.backfills import DIVIDE, LEASES, WRITE, WRITE_PLAN, BackfillStore, LeasedSlice
+from worker.store.lead_rows import json_of
 from worker.store.leads import LeadStore, StoreSettings
 from worker.walking import SliceWalker
 
 T = TypeVar("T")
 LEASE = 120.0
+LEASE_TIME = timedelta(seconds=LEASE)
 SPAN = Slice(SECOND - DAY, SECOND)
 TODAY = NOW.date()
 
@@ -367,6 +369,30 @@ def test_a_row_that_postgres_refuses_is_a_dead_letter_and_costs_no_other(on_stor
         await world.store.finish(one, NOW)
         await world.store.close(NOW)
         assert (await world.report())["unexplained"] == 1
+
+    on_store(scenario)
+
+
+def test_a_plan_from_when_the_table_was_small_reads_no_large_one_through(on_store: Any) -> None:
+    """A connection keeps the plan of its first write: made for an empty table, it still finds rows by the index."""
+
+    async def scenario(world: World) -> None:
+        told = {"rows": json_of([]), "listed": 0, "calls": 1, "purpose": "backfill", "page_id": PAGE}
+        held = {
+            "backfill_id": 1,
+            "watermark": None,
+            "slice_id": 1,
+            "turn": 1,
+            "now": NOW,
+            "lease": LEASE_TIME,
+        }
+        async with world.pool.connection() as connection:
+            await connection.execute("analyze leadgen")
+            await connection.execute(WRITE_PLAN)
+            found = await connection.execute(f"explain {WRITE}".encode(), told | held)
+            plan = "\n".join(line for (line,) in await found.fetchall())
+        assert "Seq Scan on leadgen" not in plan
+        assert "leadgen_pkey" in plan
 
     on_store(scenario)
 

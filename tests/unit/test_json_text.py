@@ -1,6 +1,7 @@
 """worker/json_text.py: orjson is quicker than json, and nothing else is different."""
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -88,6 +89,12 @@ FINITE = VALUES.filter(lambda value: not any(odd in json.dumps(value) for odd in
 def test_what_is_written_reads_back(value: object) -> None:
     """Integers beyond 64 bits and lone surrogates too."""
     assert repr(json.loads(write_json(value))) == repr(value)
+
+
+@given(st.datetimes(timezones=st.just(UTC)), st.sampled_from([1, 2**70]))
+def test_a_time_is_written_as_its_iso_text(value: datetime, beside: int) -> None:
+    """Whichever of the two writes it: Postgres reads both alike."""
+    assert json.loads(write_json([value, beside])) == [value.isoformat(), beside]
 
 
 def test_too_deep_a_value_is_refused() -> None:

@@ -536,7 +536,7 @@ class BackfillStore:
             kept = ("leadgen_id", "page_id", "first_seen_at", "source")
             dead = {name: row[name] for name in kept} | {
                 "form_id": leased.object_id if leased.edge == "form" else None,
-                "created_time": row["created_time"] or utc(leased.span.since).isoformat(),
+                "created_time": row["created_time"] or utc(leased.span.since),
                 "state": "dead",
                 "reason": f"row_refused_{refused.sqlstate}",
                 "attempts": 1,

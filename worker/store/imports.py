@@ -187,7 +187,7 @@ def _row(lead: Lead, page_id: str) -> Row:
         "adset_name": lead.adset_name,
         "campaign_id": lead.campaign_id,
         "campaign_name": lead.campaign_name,
-        "created_time": lead.created_time.isoformat() if lead.created_time else None,
+        "created_time": lead.created_time,
         "is_organic": lead.is_organic,
         "platform": lead.platform,
         "field_data": lead.field_data,

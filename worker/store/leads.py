@@ -133,7 +133,7 @@ class LeadStore:
             "taken_ms",
         )
         reason = f"{REFUSED_REASON}_{refused.sqlstate}"
-        dead = _verdict({name: row[name] for name in kept}, "dead", reason, None, "died", now)
+        dead = _verdict({name: row.get(name) for name in kept}, "dead", reason, None, "died", now)
         try:
             await self._rows(sql.SETTLE, {"rows": json_of([dead]), "now": now})
         except RowsRefused as again:
@@ -283,38 +283,43 @@ def _leased(row: Mapping[str, Any]) -> InFlight:
 
 def row_of(reference: InFlight, outcome: Outcome, now: datetime) -> Row:
     """The row of LEAD_ROWS that says what became of a reference."""
-    row: Row = {
+    match outcome:
+        case Stored(lead, read_at):
+            return _lead_row(lead, read_at, reference, now)
+        case Snooze(until, reason, whole_page):
+            # The Page is held until then; the row keeps its place among the others, the oldest first.
+            due_at = (reference.due_at or now) if whole_page else until
+            return _verdict(_reference_row(reference), "waiting", reason, due_at, "waited", now)
+        case Retry(at, reason, attempts):
+            failed = {**_reference_row(reference), "attempts": attempts, "failed_for": reason}
+            return _verdict(failed, "waiting", reason, at, "failed", now)
+        case Park(reason):
+            return _verdict(_reference_row(reference), "waiting", reason, now, "refused", now)
+        case DeadLetter(reason):
+            died = {
+                **_reference_row(reference),
+                "attempts": reference.attempts + 1,
+                "failed_for": reason,
+            }
+            return _verdict(died, "dead", reason, None, "died", now)
+
+
+def _reference_row(reference: InFlight) -> Row:
+    return {
         "leadgen_id": reference.leadgen_id,
         "turn": reference.turn,
         "attempts": reference.attempts,
         "failed_for": reference.failed_for,
-        "first_seen_at": reference.first_seen_at.isoformat(),
+        "first_seen_at": reference.first_seen_at,
         "page_id": reference.page_id,
         "form_id": reference.form_id,
         "ad_id": reference.ad_id,
         "source": reference.source,
-        "received_at": reference.received_at.isoformat() if reference.received_at else None,
-        "created_time": reference.created_time.isoformat() if reference.created_time else None,
+        "received_at": reference.received_at,
+        "created_time": reference.created_time,
         "announced": 1 if reference.entry_id else None,
         "taken_ms": reference.taken_ms,
     }
-    match outcome:
-        case Stored(lead, read_at):
-            if read_at is not None and reference.received_at is not None:
-                row["read_ms"] = _milliseconds(read_at - reference.received_at)
-            return {**row, **_lead_columns(lead, reference, now)}
-        case Snooze(until, reason, whole_page):
-            # The Page is held until then; the row keeps its place among the others, the oldest first.
-            due_at = (reference.due_at or now) if whole_page else until
-            return _verdict(row, "waiting", reason, due_at, "waited", now)
-        case Retry(at, reason, attempts):
-            failed = {**row, "attempts": attempts, "failed_for": reason}
-            return _verdict(failed, "waiting", reason, at, "failed", now)
-        case Park(reason):
-            return _verdict(row, "waiting", reason, now, "refused", now)
-        case DeadLetter(reason):
-            died = {**row, "attempts": reference.attempts + 1, "failed_for": reason}
-            return _verdict(died, "dead", reason, None, "died", now)
 
 
 def _milliseconds(took: timedelta) -> int:
@@ -327,21 +332,24 @@ def _verdict(row: Row, state: str, reason: str, due_at: datetime | None, befell:
         "trail": entry_text(now, befell, reason),
         "state": state,
         "reason": reason,
-        "due_at": due_at.isoformat() if due_at else None,
+        "due_at": due_at,
         "is_test": False,
         "in_part": False,
         "cleaned": False,
     }
 
 
-def _lead_columns(lead: Lead, reference: InFlight, now: datetime) -> Row:
-    created_time = lead.created_time or reference.created_time
+def _lead_row(lead: Lead, read_at: datetime | None, reference: InFlight, now: datetime) -> Row:
+    received_at = reference.received_at
+    waited = read_at - received_at if read_at is not None and received_at is not None else None
     return {
+        "leadgen_id": reference.leadgen_id,
         "state": "stored",
-        "reason": None,
+        "turn": reference.turn,
         "attempts": 0,
-        "failed_for": None,
-        "due_at": again.isoformat() if lead.in_part and (again := full_reading(0, now)) else None,
+        "due_at": full_reading(0, now) if lead.in_part else None,
+        "first_seen_at": reference.first_seen_at,
+        "page_id": reference.page_id,
         "form_id": lead.form_id or reference.form_id,
         "ad_id": lead.ad_id or reference.ad_id,
         "ad_name": lead.ad_name,
@@ -349,7 +357,7 @@ def _lead_columns(lead: Lead, reference: InFlight, now: datetime) -> Row:
         "adset_name": lead.adset_name,
         "campaign_id": lead.campaign_id,
         "campaign_name": lead.campaign_name,
-        "created_time": created_time.isoformat() if created_time else None,
+        "created_time": lead.created_time or reference.created_time,
         "is_organic": lead.is_organic,
         "platform": lead.platform,
         "partner_name": lead.partner_name,
@@ -360,4 +368,9 @@ def _lead_columns(lead: Lead, reference: InFlight, now: datetime) -> Row:
         "is_test": lead.is_test,
         "in_part": lead.in_part,
         "cleaned": lead.cleaned,
+        "source": reference.source,
+        "received_at": received_at,
+        "announced": 1 if reference.entry_id else None,
+        "taken_ms": reference.taken_ms,
+        "read_ms": None if waited is None else _milliseconds(waited),
     }
