@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from worker.inbox import is_id
-from worker.lead import Json
+from worker.lead import Json, clean_text
 
 MOST_COUNT: Final = 2**53
 """Beyond this a number read from JSON is no exact one any more."""
@@ -70,7 +70,7 @@ def _word(value: object) -> str | None:
 
 
 def _text(value: object) -> str | None:
-    return _clean_text(value[:MOST_TEXT]) or None if isinstance(value, str) else None
+    return clean_text(value[:MOST_TEXT]) or None if isinstance(value, str) else None
 
 
 def _time(value: object) -> datetime | None:
@@ -125,18 +125,12 @@ def _clean(value: object, levels: int) -> Json:
     if levels == 0:
         raise ValueError("nested too deeply")
     if isinstance(value, str):
-        return _clean_text(value)
+        return clean_text(value)
     if isinstance(value, list):
         return [_clean(item, levels - 1) for item in value]
     if isinstance(value, dict):
-        return {_clean_text(str(name)): _clean(item, levels - 1) for name, item in value.items()}
+        return {clean_text(str(name)): _clean(item, levels - 1) for name, item in value.items()}
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     assert value is None or isinstance(value, bool | int | float)
     return value
-
-
-def _clean_text(text: str) -> str:
-    if text.isascii() and "\x00" not in text:
-        return text
-    return text.replace("\x00", "\ufffd").encode("utf-8", "surrogatepass").decode("utf-8", "replace")

@@ -216,7 +216,7 @@ def _clean_object(raw: Mapping[str, object]) -> dict[str, Json]:
     cleaned: dict[str, Json] = {}
     alike: Counter[str] = Counter()
     for name, value in raw.items():
-        clean = key = _clean_text(name)
+        clean = key = clean_text(name)
         while key in cleaned:  # two names may become the same by cleaning, and neither is dropped
             alike[clean] += 1
             key = f"{clean}\ufffd{alike[clean] if alike[clean] > 1 else ''}"
@@ -226,7 +226,7 @@ def _clean_object(raw: Mapping[str, object]) -> dict[str, Json]:
 
 def _clean(value: object) -> Json:
     if isinstance(value, str):
-        return _clean_text(value)
+        return clean_text(value)
     if isinstance(value, list):
         return [_clean(item) for item in value]
     if isinstance(value, dict):
@@ -237,7 +237,8 @@ def _clean(value: object) -> Json:
     return value
 
 
-def _clean_text(text: str) -> str:
+def clean_text(text: str) -> str:
+    """`text` as Postgres can hold it: NUL and lone surrogates become U+FFFD."""
     if text.isascii() and "\x00" not in text:
         return text
     return text.replace("\x00", "\ufffd").encode("utf-8", "surrogatepass").decode("utf-8", "replace")

@@ -91,6 +91,7 @@ def fuzz(target: Target, folder: Path, inputs: int, seconds: int, seed: int) -> 
     guided = max(1, int(seconds * (1 - GROWTH_SHARE))) if seconds else 0
     began_at = time.monotonic()
     for death in range(DEATHS):
+        (folder / "figures.json").unlink(missing_ok=True)
         left = inputs - summary.inputs if inputs > 0 else -1
         rest = max(1, int(guided - (time.monotonic() - began_at))) if seconds else 0
         output = _run(

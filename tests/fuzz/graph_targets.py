@@ -100,21 +100,27 @@ def check_account(data: bytes) -> None:
             check_time(facts.expires_at)
             check_time(facts.data_access_expires_at)
             missing_scopes(facts), scopes_without(facts, PAGE)
-            for text in (facts.kind, *facts.scopes):
-                holds("a word about a token is text", isinstance(text, str))
+            for text in (facts.kind, *facts.scopes, *facts.targets):
+                check_text(text)
     page = _read(lambda: read_result_page(answer, NOW))
     for entry in page.entries if page is not None else ():
         found = account.read_account(entry)
-        holds("a Page has an id", found is None or is_id(found.page_id))
+        if found is not None:
+            holds("a Page has an id", is_id(found.page_id))
+            for text in (found.name, found.token or "", *found.tasks):
+                check_text(text)
     for reader in (
-        account.read_exchange,
-        account.read_subscriptions,
         account.read_made,
         account.read_ids,
         account.read_success,
     ):
         _read(lambda read=reader: read(answer, NOW))
-    _read(lambda: account.read_subscribed(answer, APP, NOW))
+    check_text(_read(lambda: account.read_exchange(answer, NOW)) or "")
+    for subscription in _read(lambda: account.read_subscriptions(answer, NOW)) or ():
+        for text in (subscription.object, subscription.callback_url, *subscription.fields):
+            check_text(text)
+    for text in _read(lambda: account.read_subscribed(answer, APP, NOW)) or ():
+        check_text(text)
 
 
 def check_usage(data: bytes) -> None:
@@ -125,6 +131,7 @@ def check_usage(data: bytes) -> None:
         for number in (usage.percent, usage.call_count, usage.regain_minutes):
             holds("a usage is a finite number", math.isfinite(number) and number >= 0)
         holds("a usage names what it is of", isinstance(usage.kind, str) and isinstance(usage.scope, str))
+        check_text(usage.scope_id or "")  # it becomes a key of the ledger
 
 
 def check_json_text(data: bytes) -> None:

@@ -33,7 +33,8 @@ def main() -> None:
     args = parser.parse_args()
     logging.disable()
     structlog.configure(processors=[dropped])
-    looked = look(TARGETS[args.target], args.folder, args.seconds, Random(args.seed))
+    target = TARGETS[args.target]
+    looked = look(target, args.folder, args.seconds, Random(args.seed)) if target.is_stretched else 0
     (args.folder / "grown.json").write_text(json.dumps({"stretches": looked}))
 
 

@@ -18,6 +18,7 @@ from worker.errors import GraphUnavailable, LeadSyncError, RequestRefused
 from worker.graph.faults import read_error
 from worker.graph.wire import BATCH_LIMIT, GraphAnswer, GraphRequest, appsecret_proof, read_items, read_object
 from worker.inbox import is_id
+from worker.lead import clean_text
 
 ACCOUNTS_LIMIT: Final = 100
 ACCOUNT_FIELDS: Final = ("id", "name", "access_token", "tasks")
@@ -123,8 +124,8 @@ def exchange_request(caller: Caller, token: str) -> GraphRequest:
 
 def read_exchange(answer: GraphAnswer, now: datetime) -> str:
     """The long-lived token. Raises an error of errors.py."""
-    token = read_object(answer, now).get("access_token")
-    if not isinstance(token, str) or not token:
+    token = _token(read_object(answer, now).get("access_token"))
+    if token is None:
         raise GraphUnavailable("Graph answered an exchange of tokens without a token")
     return token
 
@@ -172,7 +173,7 @@ def read_account(entry: object) -> PageAccount | None:
         page_id,
         _word(entry.get("name")),
         _words(tasks),
-        token if isinstance(token, str) and token else None,
+        _token(token),
     )
 
 
@@ -343,12 +344,17 @@ def _ids(values: Sequence[object]) -> tuple[str, ...]:
 
 
 def _word(value: object) -> str:
-    """Text, and nothing in the place of what is none: what is nested deeply cannot even be written out."""
-    return value if isinstance(value, str) else ""
+    """Text that can be kept, and nothing in the place of what is none: what is nested deeply cannot be written out."""
+    return clean_text(value) if isinstance(value, str) else ""
 
 
 def _words(values: object) -> tuple[str, ...]:
-    return tuple(value for value in values if isinstance(value, str)) if isinstance(values, list) else ()
+    return tuple(clean_text(v) for v in values if isinstance(v, str)) if isinstance(values, list) else ()
+
+
+def _token(value: object) -> str | None:
+    """A token, or None for what cannot be one: a header could not hold it."""
+    return value if isinstance(value, str) and value.isascii() and value.isprintable() and value else None
 
 
 def _code(value: object) -> int | None:

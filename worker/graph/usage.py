@@ -14,6 +14,7 @@ BUSINESS_HEADER: Final = "x-business-use-case-usage"
 APP_HEADER: Final = "x-app-usage"
 ACCOUNT_HEADER: Final = "x-ad-account-usage"
 USAGE_HEADERS: Final = (BUSINESS_HEADER, APP_HEADER, ACCOUNT_HEADER)
+_LONGEST_ID: Final = 64
 _SCOPES: Final = {
     "leadgen": "page",
     "pages": "page",
@@ -55,7 +56,7 @@ def read_usage(headers: Mapping[str, str]) -> tuple[Usage, ...]:
     """The usages in an answer's headers, whose names are in lower case."""
     usages: list[Usage] = []
     for scope_id, entries in _object(headers.get(BUSINESS_HEADER)).items():
-        listed = entries if isinstance(entries, list) else []
+        listed = entries if isinstance(entries, list) and _is_name(scope_id) else []
         usages += [_usage(scope_id, _word(e.get("type")), e) for e in listed if isinstance(e, dict)]
     if app := _object(headers.get(APP_HEADER)):
         usages.append(_usage(None, "app", app))
@@ -88,6 +89,11 @@ def _account_usage(entry: Mapping[str, object]) -> Usage:
     percent = _number(entry.get("acc_id_util_pct"))
     wait = _number(entry.get("reset_time_duration")) / 60 if percent >= 100 else 0.0
     return Usage(None, "ad_account", percent, 0.0, 0.0, wait)
+
+
+def _is_name(scope_id: str) -> bool:
+    """Whether it can be a key of the ledger, which is not to fail an answer nor to hold whatever is sent."""
+    return scope_id.isascii() and scope_id.isprintable() and 0 < len(scope_id) <= _LONGEST_ID
 
 
 def _word(value: object) -> str:
