@@ -126,7 +126,8 @@ def make_plan(
     as often as its weight says. Without `reconciling`, none that only a reconciliation mends."""
     luck = random.Random(seed)
     barred = frozenset() if reconciling else MENDED_BY_RECONCILING
-    kinds = _kinds(luck, [kind for kind in only or RECIPES if kind not in barred])
+    names = [kind for kind in only or RECIPES if kind not in barred]
+    kinds = _kinds(luck, names)
     spared = frozenset() if reconciling else MENDED_CLASSES
     targets = {
         kind: _round(luck, tuple(each for each in recipe.targets if each not in spared))
@@ -136,6 +137,8 @@ def make_plan(
     plan = []
     for number in range(faults):
         at = round(QUIET_SECONDS + (number + luck.random() * 0.9) * step, 1)
+        if not any(RECIPES[name].calm_after <= seconds - at for name in names):
+            break
         kind = next(k for k in kinds if RECIPES[k].calm_after <= seconds - at)
         recipe = RECIPES[kind]
         plan.append(
