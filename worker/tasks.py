@@ -20,6 +20,7 @@ from kombu.exceptions import OperationalError
 from worker.app import create_app, send
 from worker.doorbell import BACKFILL_BELL_OF, DRAIN_BELL, RESUME_BELL_OF, Bell, Doorbell
 from worker.errors import LeadSyncError
+from worker.hearing import HeardRequest
 from worker.inbox import (
     BACKFILL_TASK,
     CHECK_TASK,
@@ -56,16 +57,20 @@ class Tasks:
 
     def register(self) -> None:
         """Give the app its tasks, under their fixed names."""
-        self._app.task(name=DRAIN_TASK)(self._guarded(self._drain))
-        self._app.task(name=RESUME_TASK)(self._guarded(self._resume))
-        self._app.task(name=TIDY_TASK)(self._guarded(self._tidy))
-        self._app.task(name=LIMITS_TASK)(self._guarded(self._limits))
-        self._app.task(name=BACKFILL_TASK)(self._guarded(self._backfill))
-        self._app.task(name=DISCOVER_TASK)(self._guarded(self._discover))
-        self._app.task(name=RECONCILE_TASK)(self._guarded(self._reconcile))
-        self._app.task(name=DEEP_TASK)(self._guarded(self._reconcile_deep))
-        self._app.task(name=FORGET_TASK)(self._guarded(self._forget))
-        self._app.task(name=CHECK_TASK)(self._guarded(self._check_pages))
+        tasks = {
+            DRAIN_TASK: self._drain,
+            RESUME_TASK: self._resume,
+            TIDY_TASK: self._tidy,
+            LIMITS_TASK: self._limits,
+            BACKFILL_TASK: self._backfill,
+            DISCOVER_TASK: self._discover,
+            RECONCILE_TASK: self._reconcile,
+            DEEP_TASK: self._reconcile_deep,
+            FORGET_TASK: self._forget,
+            CHECK_TASK: self._check_pages,
+        }
+        for name, work in tasks.items():
+            self._app.task(name=name, Request=HeardRequest)(self._guarded(work))
         worker_ready.connect(self._on_ready, weak=False)
         worker_shutting_down.connect(self._on_shutdown, weak=False)
         worker_process_shutdown.connect(self._on_child_end, weak=False)

@@ -32,7 +32,9 @@ class Watchdog:
         self._client: Any = client
         self._queues = queues
         self._family = family
-        self._lying_since: float | None = None
+        self._lain = 0.0
+        """Seconds for which doorbells were seen to lie, without those in which Redis could not be asked."""
+        self._seen_at: float | None = None
 
     def start(self) -> None:
         """Watch from now on; the thread ends with the process."""
@@ -48,17 +50,20 @@ class Watchdog:
 
     def is_stuck(self, now: float) -> bool:
         """Whether doorbells have been lying for STUCK_SECONDS; `now` is a monotonic clock."""
-        if not self._doorbells_lie():
-            self._lying_since = None
-            return False
-        self._lying_since = self._lying_since if self._lying_since is not None else now
-        return now - self._lying_since >= STUCK_SECONDS and self._family.idle_seconds() >= STUCK_SECONDS
+        lie = self._doorbells_lie()
+        if lie and self._seen_at is not None:
+            self._lain += now - self._seen_at
+        elif lie is False:
+            self._lain = 0.0
+        self._seen_at = now if lie else None
+        return bool(lie) and self._lain >= STUCK_SECONDS and self._family.idle_seconds() >= STUCK_SECONDS
 
-    def _doorbells_lie(self) -> bool:
+    def _doorbells_lie(self) -> bool | None:
+        """None where Redis cannot be asked."""
         try:
             return any(self._client.llen(queue) > 0 for queue in self._queues)
         except (redis.RedisError, OSError):
-            return False
+            return None
 
 
 def end_family() -> None:

@@ -475,6 +475,25 @@ def test_no_slice_of_a_parked_page_is_leased(on_store: Any) -> None:
     on_store(scenario)
 
 
+def test_a_slice_that_was_refused_is_due_once_its_page_is_taken_up(on_store: Any) -> None:
+    """What it waited an hour for has come; one that somebody reads stays with them, another Page's waits on."""
+
+    async def scenario(world: World) -> None:
+        await world.store.open(a_plan(parts=2), NOW)
+        refused, held = await world.lease()
+        await world.store.open(a_plan(page_id=OTHER_PAGE, object_id="5"), NOW)
+        (others,) = await world.lease()
+        for one in (refused, others):
+            reason = "permission_refused"
+            await world.store.put_off(one, after_now(3_600), reason, attempts=1, failed_for=reason, calls=1)
+        await world.store.park(PAGE, "permission_refused", NOW)
+        await world.leads.unpark([PAGE], after_now(30))
+        assert [one.slice_id for one in await world.lease(after_now(30))] == [refused.slice_id]
+        assert await world.store.finish(held, after_now(30))
+
+    on_store(scenario)
+
+
 def test_a_walk_ends_where_its_page_is_parked(on_store: Any) -> None:
     """What its result page brought is stored, and the slice is read from its beginning once the Page is taken up."""
 

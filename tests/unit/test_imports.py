@@ -192,8 +192,8 @@ DOORS: dict[str, set[str]] = {
     "flask": {"receiver.app"},
     "werkzeug": {"receiver"},
     "waitress": {"receiver.wsgi"},
-    "celery": {"receiver.publisher", "worker.app", "worker.tasks", "worker.schedule"},
-    "kombu": {"receiver.publisher", "worker.app", "worker.tasks", "worker.schedule"},
+    "celery": {"receiver.publisher", "worker.app", "worker.hearing", "worker.tasks", "worker.schedule"},
+    "kombu": {"receiver.publisher", "worker.app", "worker.hearing", "worker.tasks", "worker.schedule"},
     "aiohttp": {"worker.graph.client", "worker.export_download", "worker.alerts", "sandbox"},
     "redis": {
         "receiver.publisher",

@@ -79,6 +79,22 @@ def test_a_redis_that_is_away_is_not_the_workers_fault() -> None:
     assert not any(dog.is_stuck(at) for at in (0.0, STUCK_SECONDS, 10 * STUCK_SECONDS))
 
 
+def test_a_redis_that_comes_and_goes_does_not_begin_the_time_anew() -> None:
+    """What had lain before an outage has lain; the outage itself counts for nothing."""
+    queues = Queues({"live": 1})
+    dog = watching(queues, idle=1e6)
+    at, half = 0.0, STUCK_SECONDS / 2
+    assert not dog.is_stuck(at)
+    assert not dog.is_stuck(at + half)
+    queues.away = True
+    assert not dog.is_stuck(at + half + 5)
+    queues.away = False
+    back = at + half + 10 * STUCK_SECONDS
+    assert not dog.is_stuck(back)
+    assert not dog.is_stuck(back + half - 1)
+    assert dog.is_stuck(back + half)
+
+
 def test_a_child_that_forked_off_tells_its_parent() -> None:
     """What a child notes in the family's memory, the main process sees; so too the other way with the stop."""
     import os

@@ -243,6 +243,10 @@ freed as (
 gaps as (
     update forms f set reconcile_at = %(now)s from freed where f.page_id = freed.page_id
 ),
+woken as (
+    update slices s set due_at = %(now)s from freed
+    where s.page_id = freed.page_id and s.state = 'waiting' and s.leases = 0 and s.failed_for is not null
+),
 told as (
     insert into health_events (at, page_id, aspect, was, became, reason, due_at)
     select %(now)s, page_id, 'page', 'parked', 'open', parked_reason,
@@ -252,7 +256,8 @@ told as (
 select page_id from freed
 """
 """Take Pages up again, but those parked for one of `but`; what waits for them was due all along, and what nobody
-announced meanwhile is found by listing and comparing their forms at once."""
+announced meanwhile is found by listing and comparing their forms at once. A slice that failed may have been refused
+what the Page was parked for, so it does not wait on, for hours perhaps, while its form is not compared."""
 
 MASS_DEATH: Final = f"""
 with alive as (

@@ -35,7 +35,7 @@ class Bound:
 BOUNDS = {
     "Redis connections": Bound(150, 100),
     "Postgres connections": Bound(60, 50),
-    "doorbells": Bound(200, 60),
+    "doorbells": Bound(1_000, 200),
     "consumers": Bound(2_000, 2_000),
     "bodies set aside": Bound(1_000, 1_000),
     "stream entries": Bound(1_000_000, 0),

@@ -88,18 +88,20 @@ RECIPES: Final = {
     "lose_replies": Recipe(3, WIRES, amount=(1, 6)),
     "graph": Recipe(6, PASSING, seconds=(3, 12), amount=(0.05, 0.8)),
     "graph_deadly": Recipe(2, DEADLY, seconds=(2, 6), amount=(0.05, 0.3)),
+    # A listing that Graph does not know, or refuses, is asked for again after ten minutes.
+    "graph_listing": Recipe(1, DEADLY, seconds=(1, 4), calm_after=800),
     "graph_blocking": Recipe(2, BLOCKING, seconds=(2, 8)),
     "graph_throttling": Recipe(1, THROTTLING, seconds=(1, 4), calm_after=90),
     "graph_slow": Recipe(1, ("sandbox",), seconds=(3, 12), amount=(0.5, 3)),
     "token": Recipe(1, ("page", "account"), seconds=(4, 12)),
-    "lead_access": Recipe(1, LEAD_ACCESS, seconds=(3, 10)),
+    "lead_access": Recipe(1, LEAD_ACCESS, seconds=(6, 12)),
     "forget": Recipe(2, ("stored", "waiting", "unannounced"), amount=(1, 4)),
     "delete": Recipe(1, ("sandbox",), amount=(1, 3), calm_after=45),
     "clock": Recipe(2, ("ahead", "behind"), seconds=(4, 20), amount=(2, 90)),
 }  # fmt: skip
 """What may happen, by kind. A rolling restart is no recipe: there is one a plan."""
 MENDED_BY_RECONCILING: Final = frozenset(
-    {"redis_flush", "graph_deadly", "graph_blocking", "token", "lead_access", "delete"}
+    {"redis_flush", "graph_deadly", "graph_listing", "graph_blocking", "token", "lead_access", "delete"}
 )
 """Kinds after which leads are missing, or Pages are read anew, by right: not for a soak without reconciling."""
 MENDED_CLASSES: Final = frozenset({"ad_fields_refused"})
@@ -124,7 +126,8 @@ def make_plan(
     as often as its weight says. Without `reconciling`, none that only a reconciliation mends."""
     luck = random.Random(seed)
     barred = frozenset() if reconciling else MENDED_BY_RECONCILING
-    kinds = _kinds(luck, [kind for kind in only or RECIPES if kind not in barred])
+    names = [kind for kind in only or RECIPES if kind not in barred]
+    kinds = _kinds(luck, names)
     spared = frozenset() if reconciling else MENDED_CLASSES
     targets = {
         kind: _round(luck, tuple(each for each in recipe.targets if each not in spared))
@@ -134,6 +137,8 @@ def make_plan(
     plan = []
     for number in range(faults):
         at = round(QUIET_SECONDS + (number + luck.random() * 0.9) * step, 1)
+        if not any(RECIPES[name].calm_after <= seconds - at for name in names):
+            break
         kind = next(k for k in kinds if RECIPES[k].calm_after <= seconds - at)
         recipe = RECIPES[kind]
         plan.append(

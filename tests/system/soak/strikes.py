@@ -244,10 +244,16 @@ class Striker:
         return self._rule(**{"class": fault.target}, rate=fault.amount, seconds=fault.seconds, **more)
 
     def _graph_deadly(self, fault: Fault) -> Struck:
-        return self._rule(**{"class": fault.target}, rate=fault.amount, seconds=fault.seconds)
+        return self._rule(**{"class": fault.target}, kinds=["lead"], rate=fault.amount, seconds=fault.seconds)
+
+    def _graph_listing(self, fault: Fault) -> Struck:
+        return self._rule(**{"class": fault.target}, kinds=["form_leads"], seconds=fault.seconds, count=2)
 
     def _graph_blocking(self, fault: Fault) -> Struck:
-        return self._rule(**{"class": fault.target}, pages=[self._page()], seconds=fault.seconds)
+        # A listing that is refused once, while its Page is not parked, waits an hour: people have to grant it.
+        return self._rule(
+            **{"class": fault.target}, kinds=["lead"], pages=[self._page()], seconds=fault.seconds
+        )
 
     def _graph_throttling(self, fault: Fault) -> Struck:
         return self._rule(
