@@ -18,7 +18,7 @@ READY := $(VENV)/.ready
 READY_DEV := $(VENV)/.ready-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-compose lint bench soak lock clean
+.PHONY: help demo up test test-compose lint bench soak planted lock clean
 .DELETE_ON_ERROR:
 # Two runs at once in one environment would tear it.
 .NOTPARALLEL:
@@ -67,6 +67,9 @@ bench: $(READY_DEV)  ## measure beside real peers, into docs/measured.md; ARGS="
 
 soak: $(READY_DEV)  ## let leads come in while a seeded plan of faults befalls every part, e.g. ARGS="--minutes 30 --seed 1"
 	@$(BIN)/python -m tests.system.soak $(ARGS)
+
+planted: $(READY_DEV)  ## plant each of the known bugs in a copy and see which test notices, into docs/planted.md
+	@$(BIN)/python -m tests.planted --into docs/planted.md $(ARGS)
 
 lock: pyproject.toml  ## choose the newest versions that pyproject.toml allows, and write both locks
 	@$(find_python); $(make_venv) "$$python" .venv-lock || exit 1
