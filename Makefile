@@ -22,7 +22,7 @@ AUDIT := $(VENV)-audit
 READY_AUDIT := $(AUDIT)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-compose coverage audit lint bench soak fuzz lock clean
+.PHONY: help demo up test test-compose coverage audit lint bench soak fuzz planted lock clean
 .DELETE_ON_ERROR:
 # Two runs at once in one environment would tear it.
 .NOTPARALLEL:
@@ -76,6 +76,9 @@ soak: $(READY_DEV)  ## let leads come in while a seeded plan of faults befalls e
 
 fuzz: $(READY_FUZZ)  ## look for bytes that nothing here can read; ARGS="--minutes 5 --target when"
 	@$(BIN)/python -m tests.fuzz $(ARGS)
+
+planted: $(READY_DEV)  ## plant each of the known bugs in a copy and see which test notices, into docs/planted.md
+	@$(BIN)/python -m tests.planted --into docs/planted.md $(ARGS)
 
 lock: pyproject.toml  ## choose the newest versions that pyproject.toml allows, and write all locks
 	@$(find_python); $(make_venv) "$$python" .venv-lock || exit 1

@@ -24,6 +24,7 @@ from receiver.publisher import (
     open_publisher,
 )
 from receiver.settings import Settings
+from tests.fakes.leads import a_reference
 from worker.inbox import BELL, COUNTERS, DRAIN_TASK, LIVE_QUEUE, SET_ASIDE, STREAM, LeadReference
 
 ONE = (
@@ -108,6 +109,17 @@ def test_a_redis_that_refuses_takes_nothing_of_a_delivery(redis_url: str, client
     with configured(client, "maxmemory", "1"), pytest.raises(QueueUnavailable):
         publisher.publish(read(ONE, 99))
     assert (client.xlen(STREAM), client.exists(COUNTERS, BELL, SET_ASIDE)) == (0, 0)
+
+
+def test_no_reference_is_ever_dropped_for_a_newer_one(redis_url: str, client: redis.Redis) -> None:
+    """However long the stream is, what was taken stays in it until a worker acknowledges it."""
+    publisher = open_publisher(settings(redis_url))
+    for thousand in range(12):
+        references = tuple(a_reference(str(thousand * 1_000 + each)) for each in range(1_000))
+        publisher.publish(Delivery(body=b"", received_at=1, references=references))
+    publisher.close()
+    ids = [fields[b"lead"].decode() for _, fields in client.xrange(STREAM)]
+    assert ids == [str(each) for each in range(12_000)]
 
 
 def test_bodies_set_aside_never_fill_redis(redis_url: str, client: redis.Redis) -> None:

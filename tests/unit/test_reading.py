@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from tests.fakes.graph import FakeBudget, FakeGraph, FakeTokens
 from tests.fakes.leads import OTHER_PAGE, PAGE, at, graph_lead, in_flight
@@ -382,6 +383,21 @@ def test_a_fault_of_ours_in_one_lead_is_that_lead_s(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(understood, broken)
     assert bench.kinds(*some(3)) == [Stored, Retry, Stored]
+
+
+def test_what_a_fault_of_ours_quotes_is_not_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fault met over a lead may quote it, and its answers with it: the log tells the id and the kind of fault."""
+
+    def broken(raw: Any, **about: Any) -> Any:
+        raise ValueError(raw)
+
+    monkeypatch.setattr(Verdicts.__module__ + ".Lead.from_graph", broken)
+    with capture_logs() as lines:
+        Bench().read(in_flight(1))
+    told = repr(lines)
+    assert "ValueError" in told
+    assert "field_data" not in told
+    assert "example.org" not in told
 
 
 def test_who_waits_for_its_ad_fields_is_not_lost_by_a_fault() -> None:

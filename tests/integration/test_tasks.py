@@ -1,0 +1,66 @@
+"""What Celery calls: one run on this process' runtime, and the doorbell answered as it begins."""
+
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import redis
+
+from worker.app import create_app
+from worker.doorbell import BACKFILL_BELL_OF, RESUME_BELL_OF, Bell, Doorbell
+from worker.inbox import BACKFILL_QUEUE, UPKEEP_QUEUE
+from worker.runtime import Family
+from worker.settings import read_settings
+from worker.tasks import Tasks
+
+
+@dataclass
+class RungRuntime:
+    """A runtime whose pipelines do nothing but ring, as another process does that finds a reason while they run."""
+
+    ring: Callable[[], bool]
+    sent: list[bool] = field(default_factory=list)
+
+    async def backfill(self) -> dict[str, int]:
+        self.sent.append(self.ring())
+        return {}
+
+    async def resume(self) -> dict[str, int]:
+        self.sent.append(self.ring())
+        return {}
+
+    def run(self, work: Coroutine[Any, Any, dict[str, int]]) -> dict[str, int]:
+        with pytest.raises(StopIteration) as ended:
+            work.send(None)
+        return dict(ended.value.value)
+
+
+class TasksOf(Tasks):
+    """Tasks on a runtime that was handed in."""
+
+    runtime: RungRuntime
+
+    def _runtime_here(self) -> Any:
+        return self.runtime
+
+
+@pytest.mark.parametrize(
+    ("task", "queue", "bell"),
+    [("_backfill", BACKFILL_QUEUE, BACKFILL_BELL_OF), ("_resume", UPKEEP_QUEUE, RESUME_BELL_OF)],
+)
+def test_a_task_that_has_begun_can_be_rung_for_again(
+    task: str, queue: str, bell: Bell, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reason to work that comes up while a task runs sends a doorbell at once; before that it waits."""
+    monkeypatch.setenv("REDIS_URL", redis_url)
+    settings = read_settings()
+    # Not registered: Celery would share a task of this name with the apps of other tests.
+    tasks = TasksOf(create_app(settings), settings, [queue], Family())
+    with redis.Redis.from_url(redis_url) as client:
+        doorbell = Doorbell(client, lambda task, queue: None)
+        tasks.runtime = RungRuntime(lambda: doorbell.ring(bell))
+        assert doorbell.ring(bell)
+        assert not doorbell.ring(bell)
+        getattr(tasks, task)()
+    assert tasks.runtime.sent == [True]
