@@ -100,6 +100,8 @@ def fuzz(target: Target, folder: Path, inputs: int, seconds: int, seed: int) -> 
         _add(summary, folder, output)
         if "DONE" in output:
             break
+    if not summary.inputs:
+        sys.exit(f"error: {target.name} was fed nothing; {folder / 'guided.log'} says why")
     growth = seconds * GROWTH_SHARE if seconds else GROWTH_SECONDS
     _run("growing", target, folder, f"--seconds={growth}", f"--seed={seed}")
     summary.stretches = _json(folder / "grown.json").get("stretches", 0)

@@ -137,12 +137,14 @@ def check_usage(data: bytes) -> None:
 def check_json_text(data: bytes) -> None:
     """What is read is what json reads, and what is known to be clean is."""
     theirs = _tolerant(lambda: (json.loads(data, parse_int=lambda d: int(d) if len(d) <= 4_000 else d),))
-    ours = _tolerant(lambda: read_json(data))
-    if ours is None:
+    try:
+        value, is_clean = read_json(data)
+    except RecursionError:
+        return  # how deep json reads depends on how deep it is called
+    except ValueError:
         holds("what json reads is read", theirs is None)
         return
-    value, is_clean = ours
-    # How deep json reads depends on how deep it is called; text is compared since NaN equals nothing.
+    # Text is compared since NaN equals nothing.
     pair = None if theirs is None else _tolerant(lambda: (repr(value), repr(theirs[0])))
     holds("what is read is what json reads", pair is None or pair[0] == pair[1])
     if is_clean:

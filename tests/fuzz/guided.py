@@ -87,7 +87,8 @@ def main() -> None:
     corpus = args.folder / "corpus"
     corpus.mkdir(parents=True, exist_ok=True)
     words = args.folder / "words"
-    words.write_text("".join(f'"{_escaped(word)}"\n' for word in target.words))
+    # libFuzzer refuses a dictionary without a word.
+    words.write_text("".join(f'"{_escaped(word)}"\n' for word in target.words or (b"\0",)))
     runner = Runner(target, args.folder)
     options = [
         f"-runs={args.inputs}", f"-max_total_time={args.seconds}", f"-seed={args.seed}", f"-max_len={LONGEST}",
