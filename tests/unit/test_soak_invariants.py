@@ -83,6 +83,15 @@ def test_an_answer_is_excused_only_while_its_receiver_was_hit() -> None:
     assert len(violations(replace(GOOD, answers=(late,), excused=((31.0, 40.0), (1.0, 9.0))))) == 1
 
 
+def test_a_dropped_connection_now_and_then_is_no_broken_promise() -> None:
+    """Both ends may close one that is kept; where many are dropped, somebody does not answer."""
+    good = [Answer(float(at), 0.1, "200") for at in range(1_000)]
+    dropped = [Answer(float(at), 0.01, "ServerDisconnectedError") for at in range(6)]
+    assert violations(replace(GOOD, answers=(*good, *dropped[:5]))) == []
+    assert len(violations(replace(GOOD, answers=(*good, *dropped)))) == 6
+    assert len(violations(replace(GOOD, answers=(*good, Answer(1.0, 3.0, "ServerDisconnectedError"))))) == 1
+
+
 def test_a_slow_redis_excuses_a_late_answer_and_no_missing_one() -> None:
     """Each of its replies was delayed by the soak itself; a status that should not be is one all the same."""
     late, wrong = Answer(10.0, 1.5, "200"), Answer(10.0, 0.1, "500")

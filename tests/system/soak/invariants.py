@@ -16,6 +16,11 @@ TRUE_OF: Mapping[str, frozenset[str]] = {
     "request_refused": frozenset({"100", "803", "2500", "15", "100/1487390"}),
 }
 """The reason of a dead letter -> results of which one makes it true, by the sandbox's own record of that lead."""
+DROPPED = frozenset({"ServerDisconnectedError", "ClientOSError", "ClientConnectionResetError"})
+DROPPED_SECONDS = 0.1
+DROPPED_SHARE = 0.005
+"""Of all attempts: a kept connection may be closed by one end in the moment in which the other uses it. Beyond this it
+is more than that."""
 GOOD_STATUSES = frozenset({"200", "503"})
 
 
@@ -151,14 +156,19 @@ def _windows(windows: Iterable[PageWindow]) -> Iterable[Violation]:
 
 
 def _answers(facts: Facts) -> Iterable[Violation]:
+    dropped = []
     for each in facts.answers:
         if _within(each, facts.excused):
             continue
         told = f"{each.status} after {each.seconds:.2f} s, at {each.at:.2f}"
-        if each.status not in GOOD_STATUSES:
+        if each.status in DROPPED and each.seconds < DROPPED_SECONDS:
+            dropped.append(Violation("the receiver keeps its connections", told))
+        elif each.status not in GOOD_STATUSES:
             yield Violation("the receiver answers", told)
         elif each.status == "200" and each.seconds > facts.answer_seconds and not _within(each, facts.slowed):
             yield Violation("the receiver answers in time, or 503", told)
+    if len(dropped) > DROPPED_SHARE * len(facts.answers):
+        yield from dropped
 
 
 def _within(answer: Answer, stretches: Sequence[tuple[float, float]]) -> bool:

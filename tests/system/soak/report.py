@@ -7,7 +7,8 @@ from tests.system.soak.figures import tail
 from tests.system.soak.plan import write_plan
 from tests.system.soak.run import Finding
 
-SHOWN = 20
+SHOWN = 8
+"""Violations of each rule."""
 LOG_LINES = 60
 
 
@@ -25,7 +26,9 @@ def report(finding: Finding, seed: int) -> str:
     lines += ["", f"VIOLATIONS: {len(finding.violations)}, seed {seed}"]
     by_rule = Counter(violation.rule for violation in finding.violations)
     lines += [f"  {rule}: {number}" for rule, number in by_rule.items()]
-    lines += [f"  {v.rule}: {v.leadgen_id} {v.told}" for v in finding.violations[:SHOWN]]
+    for rule in by_rule:
+        shown = [violation for violation in finding.violations if violation.rule == rule][:SHOWN]
+        lines += [f"  {rule}: {v.leadgen_id} {v.told}" for v in shown]
     lines += ["", "the plan (keep it in a file, and --plan FILE carries it out again):"]
     lines.append(write_plan(finding.plan_so_far))
     if isinstance(finding.log, Path):

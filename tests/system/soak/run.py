@@ -27,7 +27,7 @@ from tests.system.soak.strikes import Striker, Undo
 from tests.system.soak.watch import Watcher
 from tests.system.soak.waves import Wave
 
-FIRST_SECONDS = 3.0
+FIRST_SECONDS = 8.0
 """The first answers of a receiver that has just started: it connects to Redis, and the processes beside it start."""
 NOT_LIVE = "leads that only a reconciliation brought"
 TELL_EVERY_SECONDS = 30.0
