@@ -199,14 +199,20 @@ def findings(turns: Turns) -> Iterator[Finding]:
         goal = GOAL_BARE if shape[0] == 1 and shape[1] >= GOAL_CONNECTIONS else None
         bare = [turn.per_second for turn in by_name[BARE]]
         yield Finding(f"deliveries/s, leadsync : bare Flask ({_load(shape)})", ratio(speed, bare), goal=goal)
+        yield Finding(
+            f"deliveries a CPU second, leadsync : bare Flask ({_load(shape)})", _costs(by_name, BARE)
+        )
         if CELERY in by_name:
             theirs = [turn.per_second for turn in by_name[CELERY]]
             what = f"deliveries/s, leadsync : a Celery message a lead ({_load(shape)})"
             yield Finding(what, ratio(speed, theirs), goal=GOAL_PEER)
-            costs = ratio(
-                [turn.cpu_per_thousand for turn in by_name[CELERY]], [turn.cpu_per_thousand for turn in ours]
-            )
-            yield Finding(f"deliveries a CPU second, leadsync : Celery ({_load(shape)})", costs)
+            what = f"deliveries a CPU second, leadsync : a Celery message a lead ({_load(shape)})"
+            yield Finding(what, _costs(by_name, CELERY))
+
+
+def _costs(by_name: Mapping[str, Sequence[Turn]], other: str) -> Spread:
+    theirs, ours = ([turn.cpu_per_thousand for turn in by_name[name]] for name in (other, OURS))
+    return ratio(theirs, ours)
 
 
 @click.command(help=as_help(__doc__))

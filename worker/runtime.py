@@ -140,7 +140,10 @@ def store_settings(settings: Settings) -> StoreSettings:
 
 
 def create_pool(settings: Settings, size: int, *, options: str = "") -> AsyncConnectionPool:
-    """A pool, not yet open. A statement that hangs ends after a minute; a peer that vanished is noticed."""
+    """A pool, not yet open. A statement that hangs ends after a minute; a peer that vanished is noticed.
+
+    What is not one statement says where its transaction begins and ends.
+    """
     return AsyncConnectionPool(
         settings.database_url,
         min_size=1,
@@ -149,6 +152,7 @@ def create_pool(settings: Settings, size: int, *, options: str = "") -> AsyncCon
         timeout=5.0,
         reconnect_timeout=10.0,
         kwargs={
+            "autocommit": True,
             "connect_timeout": 5,
             "options": f"-c statement_timeout=60000 -c idle_in_transaction_session_timeout=60000 {options}",
             "keepalives_idle": 30,

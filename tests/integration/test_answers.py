@@ -82,7 +82,9 @@ def on_rows(database: str) -> Callable[[Callable[[World], Awaitable[T]]], T]:
 
     def run(scenario: Callable[[World], Awaitable[T]]) -> T:
         async def inner() -> T:
-            async with AsyncConnectionPool(database, min_size=1, max_size=10, open=False, timeout=30) as pool:
+            async with AsyncConnectionPool(
+                database, min_size=1, max_size=10, open=False, timeout=30, kwargs={"autocommit": True}
+            ) as pool:
                 return await scenario(World(FormStore(pool), LeadStore(pool, StoreSettings()), pool))
 
         return asyncio.run(inner())
@@ -464,7 +466,7 @@ def test_a_view_that_is_being_read_is_not_waited_for_long(on_rows: Any, monkeypa
 
     async def scenario(world: World) -> None:
         await world.keep(a_form(ask("a")))
-        async with world.pool.connection() as reader:
+        async with world.pool.connection() as reader, reader.transaction():
             await reader.execute(f"select * from leads_of.form_{FORM}".encode())
             with capture_logs() as logs:
                 await world.keep(a_form(ask("b")), now=at(1))
@@ -724,7 +726,9 @@ def definitions(database: str) -> Iterator[tuple[Any, World]]:
     with asyncio.Runner() as runner:
 
         async def opened() -> AsyncConnectionPool:
-            pool = AsyncConnectionPool(database, min_size=1, max_size=2, open=False, timeout=30)
+            pool = AsyncConnectionPool(
+                database, min_size=1, max_size=2, open=False, timeout=30, kwargs={"autocommit": True}
+            )
             await pool.open()
             return pool
 

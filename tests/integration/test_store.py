@@ -80,7 +80,9 @@ def on_store(database: str) -> Callable[[Callable[[World], Awaitable[T]]], T]:
 
     def run(scenario: Callable[[World], Awaitable[T]]) -> T:
         async def inner() -> T:
-            async with AsyncConnectionPool(database, min_size=1, max_size=10, open=False, timeout=30) as pool:
+            async with AsyncConnectionPool(
+                database, min_size=1, max_size=10, open=False, timeout=30, kwargs={"autocommit": True}
+            ) as pool:
                 return await scenario(World(LeadStore(pool, StoreSettings()), pool))
 
         return asyncio.run(inner())
@@ -577,7 +579,7 @@ def test_a_row_that_is_being_written_is_not_waited_for(on_store: Any) -> None:
 
     async def scenario(world: World) -> None:
         await world.wait(some(3))
-        async with world.pool.connection() as connection:
+        async with world.pool.connection() as connection, connection.transaction():
             await connection.execute("select 1 from leadgen where leadgen_id = '2' for update")
             assert sorted(ids(await asyncio.wait_for(world.lease(), 10))) == ["1", "3"]
 

@@ -235,7 +235,7 @@ class FormStore:
 
     async def _refresh_view(self, form_id: str, now: datetime) -> bool:
         try:
-            async with self._pool.connection() as connection:
+            async with self._pool.connection() as connection, connection.transaction():
                 return await _make_view(connection, form_id, now)
         except psycopg.Error as error:
             sqlstate = error.sqlstate or ""

@@ -51,21 +51,26 @@ class Statements:
         first run.
         """
         async with self._connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
-            if under is not None:
+            if under is None:
+                # A statement is a transaction by itself; to begin and to commit one would be two round trips more.
+                await cursor.execute(statement, parameters)
+                return await cursor.fetchall() if cursor.description else []
+            async with connection.transaction():
                 await cursor.execute(under)
-            await cursor.execute(statement, parameters, prepare=True if under else None)
-            return await cursor.fetchall() if cursor.description else []
+                await cursor.execute(statement, parameters, prepare=True)
+                return await cursor.fetchall() if cursor.description else []
 
     async def alone(self, statement: LiteralString) -> None:
         """Run a statement that stands in no transaction, however long it takes. Raises StoreUnavailable."""
         async with self._connection() as connection:
+            before = connection.autocommit
             await connection.set_autocommit(True)
             try:
                 await connection.execute("set statement_timeout = 0")
                 await connection.execute(statement)
             finally:
                 await connection.execute("reset statement_timeout")
-                await connection.set_autocommit(False)
+                await connection.set_autocommit(before)
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
