@@ -79,8 +79,8 @@ def test_what_the_last_look_finds_is_taken_and_the_drain_goes_on() -> None:
     assert taken_from(stream, 9) == [[], ["3"], [], None]
 
 
-def test_whoever_listens_hushes_the_bell_for_as_long() -> None:
-    """While a drain waits for what comes, nobody rings for it."""
+def test_whoever_listens_has_hushed_the_bell() -> None:
+    """While a drain waits for what comes, nobody rings for it; for how long, test_sources.py proves."""
     stream = WatchedStream()
     taken_from(stream, 3, linger_seconds=60.0)
-    assert stream.asked[-2:] == ["hush", "read"]
+    assert stream.asked[-3:] == ["hush", "read", "read"]
