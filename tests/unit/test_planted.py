@@ -38,6 +38,16 @@ def test_a_bug_names_tests_that_there_are(name: str) -> None:
         }
 
 
+def test_the_table_tells_of_each_bug_and_of_no_other() -> None:
+    """docs/planted.md has a row a bug, with what its patch says, and each was caught."""
+    document = (ROOT / "docs" / "planted.md").read_text()
+    rows = rows_of(document)
+    assert sorted(rows) == NAMES
+    for bug in bugs():
+        assert f"| {bug.what} | {bug.promise} |" in rows[bug.name]
+    assert NOT_CAUGHT not in document
+
+
 def test_a_patch_that_does_not_apply_is_told_and_changes_nothing(tmp_path: Path) -> None:
     """The error names the patch and what to do."""
     (tmp_path / "x").write_text("c\n")
