@@ -58,7 +58,7 @@ def _read_file(env: Env) -> None:
         env.read_env(DOTENV, recurse=False)
     except (OSError, ValueError) as error:
         raise ConfigurationError(
-            f"{DOTENV}: cannot be read ({type(error).__name__}); it must be a file of UTF-8 text without NUL"
+            f"{DOTENV}: cannot be read ({type(error).__name__}); it must be a file of UTF-8 text"
         ) from None
 
 
@@ -105,6 +105,8 @@ def _utf8(text: str) -> None:
         text.encode()
     except UnicodeEncodeError:
         raise ValidationError("is not UTF-8") from None
+    if "\0" in text:
+        raise ValidationError("holds NUL")
 
 
 def _redis_url(url: str) -> None:

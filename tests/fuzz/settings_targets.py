@@ -14,6 +14,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
+from dotenv import dotenv_values
+
 import receiver.errors
 import receiver.settings
 import worker.errors
@@ -60,11 +62,11 @@ def _check_settings() -> None:
         try:
             settings = read()
         except refusal as error:
-            told = str(error)
-            holds("a problem is told in text", _is_utf8(told))
-            holds("a problem shows no secret", SECRET not in told)
+            holds("a problem is told in text", _is_text(str(error)))
+            holds("a problem shows no secret", SECRET not in str(error))
             continue
-        shown = any(SECRET in value for name, value in os.environ.items() if name not in _SECRET)
+        told = [*os.environ.items(), *dotenv_values(".env").items()]
+        shown = any(SECRET in (value or "") for name, value in told if name not in _SECRET)
         holds("settings show no secret", shown or SECRET not in repr(settings))
         for each in fields(settings):
             _check_setting(each.name, getattr(settings, each.name))
@@ -76,12 +78,12 @@ def _check_setting(name: str, value: object) -> None:
             holds("a time can be waited for", timedelta(seconds=value) > timedelta(-1))
             return
         holds(f"{name} is a number of seconds that there is", False)
-    elif isinstance(value, str):
-        holds(f"{name} is UTF-8", _is_utf8(value))
+    elif isinstance(value, str | Path):
+        holds(f"{name} is text", _is_text(str(value)))
     elif isinstance(value, tuple):
-        holds(f"{name} is UTF-8", all(_is_utf8(part) for part in value if isinstance(part, str)))
+        holds(f"{name} is text", all(_is_text(part) for part in value if isinstance(part, str)))
     elif isinstance(value, dict):
-        holds("a Page is an id, its token UTF-8", all(is_id(k) and _is_utf8(v) for k, v in value.items()))
+        holds("a Page is an id, its token text", all(is_id(k) and _is_text(v) for k, v in value.items()))
 
 
 def check_tokens_file(data: bytes) -> None:
@@ -91,7 +93,7 @@ def check_tokens_file(data: bytes) -> None:
         path.write_bytes(data)
         tokens = GivenTokens({}, path)
         for page_id in tokens.page_ids():
-            holds("a token is UTF-8", _is_utf8(tokens.find(page_id) or ""))
+            holds("a token is UTF-8", _is_text((tokens.find(page_id) or "").replace("\0", "")))
         with suppress(TokensUnreadable):
             tokens.find("1")
 
@@ -162,12 +164,12 @@ def _folder() -> str:
     )
 
 
-def _is_utf8(text: str) -> bool:
+def _is_text(text: str) -> bool:
+    """UTF-8 without NUL."""
     try:
-        text.encode()
+        return b"\x00" not in text.encode()
     except UnicodeEncodeError:
         return False
-    return True
 
 
 _SECRET: Final = frozenset(
