@@ -43,7 +43,7 @@ COOKIE = "c_user=1; xs=cookie_of_the_test"
 CREATED = datetime(2026, 9, 1, tzinfo=UTC)
 
 
-@click.group(cls=CommandGroup)
+@click.group(cls=CommandGroup, sections={})
 def main() -> None:
     """The commands under test."""
 
