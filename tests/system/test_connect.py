@@ -26,6 +26,7 @@ from worker.demo import get_json, post_json
 from worker.sealing import Keys, Sealed, of_account, of_page
 
 ROOT = Path(__file__).parents[2]
+STANDS_STILL_SECONDS = 0.5
 APP_ID, APP_SECRET, VERIFY_TOKEN = "1234567890123456", "app_secret_of_connect", "verify_token_of_connect"
 OURS = (
     "META_",
@@ -275,7 +276,9 @@ def test_a_page_with_a_dead_token_is_disconnected_all_the_same(connected: User) 
 def _at_a_terminal(user: User, words: tuple[str, ...], answers: list[tuple[str, str]]) -> tuple[str, int]:
     """Run a command at a terminal and answer its questions; what was shown, and the exit status.
 
-    A token is typed once it is not echoed: what was typed before is thrown away with the change.
+    A person types when the screen stands still: a question is there before it is listened for, and Ctrl-C in between is
+    seen only at the next key. A token is typed once it is not echoed: what was typed before is thrown away with the
+    change.
     """
     leader, follower = pty.openpty()
     process = subprocess.Popen(
@@ -287,7 +290,8 @@ def _at_a_terminal(user: User, words: tuple[str, ...], answers: list[tuple[str, 
     shown, deadline = "", time.monotonic() + 90
     try:
         while time.monotonic() < deadline:
-            if select.select([leader], [], [], 0.1)[0]:
+            moves = select.select([leader], [], [], STANDS_STILL_SECONDS)[0]
+            if moves:
                 try:
                     part = os.read(leader, 65_536).decode(errors="replace")
                 except OSError:
@@ -295,7 +299,8 @@ def _at_a_terminal(user: User, words: tuple[str, ...], answers: list[tuple[str, 
                 if not part:
                     return shown, process.wait(30)
                 shown += part
-            if answers and answers[0][0] in shown and (answers[0][0] != "Token" or not _echoes(leader)):
+            asked = not moves and answers and answers[0][0] in shown
+            if asked and (answers[0][0] != "Token" or not _echoes(leader)):
                 os.write(leader, answers.pop(0)[1].encode())
         pytest.fail(f"it waits for something: {shown}")
     finally:
