@@ -242,7 +242,7 @@ def test_ctrl_c_at_a_question_ends_it_at_once(connected: User) -> None:
 def test_a_disconnected_page_is_left_alone_until_it_is_connected_again(connected: User) -> None:
     """Its subscription and token go, its leads stay; the account's token stays while another Page leans on it."""
     page_id, other, *_ = sorted(connected.look("subscriptions")["pages"])
-    leads = connected.rows("select count(*) from leads")
+    stored = set(connected.rows("select leadgen_id from leads"))
     told = connected.leadsync("pages", "disconnect", page_id)
     assert told.returncode == 0, told.stdout + told.stderr
     assert set(connected.look("subscriptions")["pages"]) >= {other}
@@ -251,13 +251,9 @@ def test_a_disconnected_page_is_left_alone_until_it_is_connected_again(connected
         ("disconnected", None)
     ]
     assert connected.rows(f"select from page_tokens where page_id = '{page_id}'") == []
-    assert (
-        connected.rows("select count(*) from accounts"),
-        connected.rows("select count(*) from leads"),
-    ) == (
-        [(1,)],
-        leads,
-    )
+    assert connected.rows("select count(*) from accounts") == [(1,)]
+    # Those of other Pages may still come in, from the backfill of a test before.
+    assert stored <= set(connected.rows("select leadgen_id from leads"))
     again = connected.leadsync("connect", "--page", page_id, "--no-backfill")
     assert (again.returncode, "is taken up again" in again.stdout) == (0, True), again.stdout + again.stderr
     assert connected.rows(f"select parked_reason from pages where page_id = '{page_id}'") == [(None,)]
