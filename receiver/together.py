@@ -27,7 +27,7 @@ class _Waiting(Generic[Item]):
     def __init__(self, item: Item) -> None:
         self.item = item
         self.leads = False
-        self.failure: Exception | None = None
+        self.failure: BaseException | None = None
         # An Event would do; it costs ten times as much.
         self.called = threading.Lock()
         self.called.acquire()
@@ -80,7 +80,8 @@ class Together(Generic[Item]):
             group = [mine, *self._take(self._most - self._weigh(mine.item))]
         try:
             self._write([waiting.item for waiting in group])
-        except Exception as failure:
+        # Whatever it is, even the end of this thread: a caller that met nothing would answer 200.
+        except BaseException as failure:
             for waiting in group:
                 waiting.failure = failure
         finally:

@@ -16,7 +16,7 @@ class Writes:
 
     def __init__(self) -> None:
         self.groups: list[list[str]] = []
-        self.failures: list[Exception | None] = []
+        self.failures: list[BaseException | None] = []
         self.begun = threading.Semaphore(0)
         self.go_on = threading.Semaphore(0)
 
@@ -35,7 +35,7 @@ class Callers:
     def __init__(self, together: Together[str]) -> None:
         self._together = together
         self._threads: list[threading.Thread] = []
-        self.met: dict[str, Exception | None] = {}
+        self.met: dict[str, BaseException | None] = {}
 
     def begin(self, item: str, *, is_in: Callable[[], bool]) -> None:
         """Let a thread put `item`, and return once it `is_in`."""
@@ -49,7 +49,7 @@ class Callers:
         try:
             self._together.put(item)
             self.met[item] = None
-        except Exception as failure:
+        except BaseException as failure:
             self.met[item] = failure
 
     def end(self) -> None:
@@ -99,9 +99,9 @@ def test_those_who_come_meanwhile_are_written_together(writes: Writes) -> None:
     assert callers.met == dict.fromkeys("abcd")
 
 
-def test_a_failure_reaches_all_whose_write_it_was(writes: Writes) -> None:
-    """Each of a group learns that its write failed, and nobody else does."""
-    lost = OSError("lost")
+@pytest.mark.parametrize("lost", [OSError("lost"), SystemExit(1)], ids=repr)
+def test_a_failure_reaches_all_whose_write_it_was(writes: Writes, lost: BaseException) -> None:
+    """Each of a group learns that its write failed, and nobody else does; so too where its thread is to end."""
     writes.failures = [None, lost, None]
     together, callers = held_up(writes, most=2)
     stand_in_line(together, callers, ["b", "c", "d"])
