@@ -26,9 +26,9 @@ from benchmarks.processes import Spent, Stopwatch
 from benchmarks.rig import Rig, Stuck, free_port, wait_for_rows, wait_until
 from worker.app import create_app, send
 from worker.demo import differences
+from worker.desks import open_store
 from worker.doorbell import DRAIN_BELL, Doorbell
 from worker.inbox import GROUP, STREAM, LeadReference
-from worker.runtime import open_store
 
 LEADSYNC: Final = "leadsync"
 PATIENCE_SECONDS: Final = 60.0

@@ -40,8 +40,8 @@ from benchmarks.report import (
 )
 from benchmarks.rig import WEBHOOK_PATH, Rig, Stuck, build_rig, told_when_stuck, wait_until
 from worker.demo import differences
+from worker.desks import open_store, open_stream
 from worker.inbox import LIVE_QUEUE, UPKEEP_QUEUE
-from worker.runtime import open_store, open_stream
 
 DUPLICATES: Final = 0.2
 """Share of all announcements."""

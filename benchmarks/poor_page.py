@@ -26,9 +26,10 @@ from rich.table import Table
 from benchmarks.report import as_help, machine, print_machine, write_json
 from benchmarks.rig import WEBHOOK_PATH, Rig, build_rig, told_when_stuck, wait_until
 from worker.budget.policy import Lane, Refusal, Shares, Window, cadence
+from worker.clock import now
+from worker.desks import open_budget
 from worker.errors import Throttled
 from worker.graph.client import GraphClient, GraphSettings
-from worker.runtime import now, open_budget
 from worker.steady import steady
 
 LIMIT: Final = 4_800

@@ -14,8 +14,9 @@ from rich.text import Text
 
 from worker.budget.ledger import Ledger, ScopeState, page_scope
 from worker.budget.policy import Lane, Shares, Window, cadence, forecast
+from worker.clock import now
+from worker.desks import open_budget
 from worker.errors import LeadSyncError
-from worker.runtime import now, open_budget
 from worker.settings import Settings
 from worker.store.statements import Row
 

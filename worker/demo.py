@@ -28,10 +28,11 @@ from rich.table import Table
 from rich.text import Text
 
 from worker import logs
+from worker.clock import now
+from worker.desks import open_store, open_stream
 from worker.errors import ConfigurationError, LeadSyncError
 from worker.inbox import LIVE_QUEUE
 from worker.lead import answers as answers_in
-from worker.runtime import now, open_store, open_stream
 from worker.settings import Settings, environment, read_settings
 from worker.stack import Stack, answers, build_stack, remember
 from worker.store.migrate import migrate

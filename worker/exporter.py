@@ -13,8 +13,8 @@ from importlib.metadata import version
 import structlog
 from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
 
+from worker.desks import open_scraper
 from worker.errors import LeadSyncError
-from worker.runtime import open_scraper
 from worker.scraping import Exporter
 from worker.settings import Settings
 

@@ -11,11 +11,12 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from worker.budget.policy import Forecast, Lane, Shares, Window, forecast
+from worker.clock import now
+from worker.desks import Desk
 from worker.errors import LeadSyncError
 from worker.forms import Discovered
 from worker.plans import FormFacts, Plan, plan_ad, plan_forms, span_of
 from worker.reconcile import deep_plan
-from worker.runtime import Desk, now
 
 SECONDS_A_CALL: Final = 0.5
 """How long Graph takes for a result page, in a forecast."""

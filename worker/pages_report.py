@@ -13,10 +13,12 @@ from rich.table import Table
 from rich.text import Text
 
 from worker.budget_report import gather as gather_budget
+from worker.clock import now
+from worker.desks import open_ward
 from worker.errors import LeadSyncError
 from worker.foreign_text import clean
 from worker.health import ASPECTS, OK, UNKNOWN, remedy
-from worker.runtime import create_pool, now, open_ward
+from worker.neighbours import create_pool
 from worker.settings import Settings
 from worker.store.health import HealthStore
 from worker.store.statements import Row

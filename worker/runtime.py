@@ -14,68 +14,53 @@ import struct
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from contextlib import AsyncExitStack
+from datetime import timedelta
 from typing import Any, Final, TypeVar
 
 import redis.asyncio as aioredis
 import structlog
-from psycopg_pool import AsyncConnectionPool
 
-from worker.account_pages import AccountPages
-from worker.account_token import AccountTokens
 from worker.alerts import Alerts, AlertSettings
 from worker.backfill import BackfillRun, WalkLimits
-from worker.budget.granting import Granter, LimitSettings
-from worker.budget.ledger import Ledger
-from worker.budget.policy import Lane, Shares, Window
-from worker.calls import Calls
-from worker.checking import CheckSettings, PageChecker
-from worker.connecting import Connector
-from worker.disconnecting import Disconnector
-from worker.doctor.ask_page import PageAsker
+from worker.budget.policy import Lane, Window
+from worker.clock import now
 from worker.erased import ErasedList
-from worker.errors import LeadSyncError, LedgerUnavailable
+from worker.errors import LeadSyncError
 from worker.forgetting import Forgetter
-from worker.forms import FormAges, FormFinder
 from worker.giving_way import LIVE_SECONDS, Turns
-from worker.graph.account import Caller
-from worker.graph.client import GraphClient, GraphSettings
+from worker.graph.client import GraphClient
 from worker.inbox import BACKFILL_QUEUE, LIVE_QUEUE, UPKEEP_QUEUE
 from worker.limits import LimitKeeper
 from worker.metrics import RECOVERED, REFERENCES, SLICES, WEBHOOK_TO_ROW, Meter
+from worker.neighbours import (
+    create_backfill_store,
+    create_checker,
+    create_form_finder,
+    create_granter,
+    create_ledger,
+    create_pool,
+    create_tokens,
+    graph_settings,
+    store_settings,
+)
 from worker.outcomes import RetryPolicy
-from worker.page_calls import PageCalls
-from worker.probing import Prober
 from worker.reading import LeadReader
 from worker.reconcile import Reconciler, ReconcileSettings
-from worker.redis_facts import read_redis
-from worker.scraping import Neighbours, Scraper
-from worker.sealing import Keys
 from worker.settings import Settings, environment
 from worker.sources import DueSource, StreamSource
 from worker.steady import machine, steady
-from worker.store.backfills import BackfillStore, LeasedSlice
+from worker.store.backfills import LeasedSlice
 from worker.store.budget import BudgetStore
-from worker.store.connections import ConnectionStore
-from worker.store.doctor import DoctorStore
 from worker.store.erasures import ErasureStore
 from worker.store.forms import FormStore
 from worker.store.health import HealthStore
-from worker.store.leads import LeadStore, StoreSettings
-from worker.store.metrics import MetricStore
-from worker.store.status import StatusStore
-from worker.store.tokens import TokenStore
-from worker.store.trace import TraceStore
+from worker.store.leads import LeadStore
 from worker.stream import LeadStream, consumer_name
-from worker.stream_search import Standing, search
-from worker.subscribing import Subscriber
 from worker.sync import Limits, Run
-from worker.tokens import GivenTokens, StoredTokens
-from worker.totals import Totals
+from worker.totals import Totals, add_quietly
 from worker.walking import SliceWalker
 
 T = TypeVar("T")
@@ -88,16 +73,10 @@ CLOSE_SECONDS: Final = 5.0
 QUICK_RUNS_KEPT: Final = timedelta(days=1)
 RUNS_KEPT: Final = timedelta(days=90)
 """How long backfills that ended are listed; those of the quick reconciliations are many, and the sums of all stay."""
-LOOKING: Final = (
-    "-c enable_bitmapscan=off -c enable_seqscan=off -c jit=off -c max_parallel_workers_per_gather=0"
-)
-"""For counts that end at a bound: a bitmap or a sequential scan reads everything before it counts the first row."""
 GC_THRESHOLD: Final = 50_000
 """Objects made and not freed before the garbage collector looks at the young ones."""
 TOTALS_EVERY_SECONDS: Final = 5.0
 """What a process counted reaches the totals within this; a process that is killed takes as much with it."""
-TOTALS_SECONDS: Final = 2.0
-"""How long the end of a run or of a process waits for Redis to take its counts."""
 BLOCKS_KEPT_WINDOWS: Final = 2.0
 """Reserved calls are kept for so many windows, twice what a seed looks at."""
 
@@ -130,426 +109,6 @@ class Family:
         return time.monotonic() - float(at)
 
 
-def now() -> datetime:
-    """This machine's clock, aware UTC."""
-    return datetime.now(UTC)
-
-
-def store_settings(settings: Settings) -> StoreSettings:
-    """The store's part of the settings."""
-    return StoreSettings(settings.park_after_deaths, settings.parked_probe_every, settings.lease_seconds)
-
-
-def create_pool(settings: Settings, size: int, *, options: str = "") -> AsyncConnectionPool:
-    """A pool, not yet open. A statement that hangs ends after a minute; a peer that vanished is noticed.
-
-    What is not one statement says where its transaction begins and ends.
-    """
-    return AsyncConnectionPool(
-        settings.database_url,
-        min_size=1,
-        max_size=size,
-        open=False,
-        timeout=5.0,
-        reconnect_timeout=10.0,
-        kwargs={
-            "autocommit": True,
-            "connect_timeout": 5,
-            "options": f"-c statement_timeout=60000 -c idle_in_transaction_session_timeout=60000 {options}",
-            "keepalives_idle": 30,
-            "tcp_user_timeout": 20_000,
-            "application_name": "leadsync",
-        },
-    )
-
-
-def command_client(settings: Settings) -> "aioredis.Redis":
-    """A command's own client of Redis, which gives up sooner than that of a process."""
-    return aioredis.Redis.from_url(settings.redis_url, protocol=2, socket_timeout=5)
-
-
-@asynccontextmanager
-async def open_store(settings: Settings) -> AsyncIterator[LeadStore]:
-    """The rows, for a command that asks a few questions and ends."""
-    async with create_pool(settings, 1) as pool:
-        yield LeadStore(pool, store_settings(settings))
-
-
-@asynccontextmanager
-async def open_stream(settings: Settings) -> AsyncIterator[LeadStream]:
-    """The stream, for a command that asks a few questions and ends."""
-    async with command_client(settings) as client:
-        yield LeadStream(client, "command", claim_after=settings.claim_after)
-
-
-@asynccontextmanager
-async def open_budget(settings: Settings) -> AsyncIterator[tuple[Ledger, Granter, BudgetStore]]:
-    """Ledger, budget and its rows, for a command that asks a few questions and ends."""
-    async with (
-        create_pool(settings, 1) as pool,
-        command_client(settings) as client,
-    ):
-        ledger, rows = create_ledger(client, settings), BudgetStore(pool)
-        yield ledger, create_granter(ledger, rows, settings), rows
-
-
-@dataclass(frozen=True, slots=True)
-class Lookout:
-    """What a command needs that looks at everything and changes nothing."""
-
-    stream: LeadStream
-    ledger: Ledger
-    rows: StatusStore
-
-
-@asynccontextmanager
-async def open_lookout(settings: Settings) -> AsyncIterator[Lookout]:
-    """Stream, ledger and rows, for a command that looks once or again and again; either server may be away."""
-    async with (
-        create_pool(settings, 1, options=LOOKING) as pool,
-        command_client(settings) as client,
-    ):
-        stream = LeadStream(client, "command", claim_after=settings.claim_after)
-        yield Lookout(stream, create_ledger(client, settings), StatusStore(pool))
-
-
-def create_ledger(client: "aioredis.Redis", settings: Settings) -> Ledger:
-    """The ledger, with this machine's name."""
-    return Ledger(client, Window(settings.budget_window), Shares(), machine=machine())
-
-
-def create_granter(ledger: Ledger, rows: BudgetStore, settings: Settings) -> Granter:
-    """The budget over ledger and rows."""
-    return Granter(
-        ledger,
-        rows,
-        window=Window(settings.budget_window),
-        limits=LimitSettings(settings.budget_floor, settings.budget_share),
-        machine=machine(),
-        clock=now,
-        steady=steady,
-    )
-
-
-@asynccontextmanager
-async def open_graph(client: "aioredis.Redis", settings: Settings) -> AsyncIterator[GraphClient]:
-    """Graph for a command; its calls are added to the totals at the end, if Redis is there."""
-    meter = Meter()
-    totals = Totals(client, meter, consumer_name(socket.gethostname(), os.getpid()))
-    async with GraphClient(graph_settings(settings), steady, meter) as graph:
-        try:
-            yield graph
-        finally:
-            await add_quietly(totals)
-
-
-async def add_quietly(totals: Totals) -> bool:
-    """Add what this process counted, within TOTALS_SECONDS; false where it is kept for the next time."""
-    try:
-        await asyncio.wait_for(totals.add(), TOTALS_SECONDS)
-    except (LedgerUnavailable, TimeoutError):
-        return False
-    return True
-
-
-def create_keys(settings: Settings) -> Keys:
-    """The keys that seal tokens."""
-    return Keys(settings.token_keys, settings.token_keys_file)
-
-
-def create_tokens(pool: AsyncConnectionPool, settings: Settings) -> StoredTokens:
-    """The Pages' tokens."""
-    given = GivenTokens(settings.page_tokens, settings.page_tokens_file)
-    return StoredTokens(TokenStore(pool), create_keys(settings), given, steady)
-
-
-@asynccontextmanager
-async def open_token_store(settings: Settings) -> AsyncIterator[TokenStore]:
-    """The sealed tokens, for a command that asks a few questions and ends."""
-    async with create_pool(settings, 1) as pool:
-        yield TokenStore(pool)
-
-
-def create_backfill_store(pool: AsyncConnectionPool, leads: LeadStore, settings: Settings) -> BackfillStore:
-    """The rows of backfills."""
-    return BackfillStore(pool, leads, lease_seconds=settings.lease_seconds)
-
-
-def create_form_finder(
-    graph: GraphClient, budget: Granter, rows: FormStore, tokens: StoredTokens, settings: Settings
-) -> FormFinder:
-    """Whoever asks Graph for forms."""
-    ages = FormAges(usual=timedelta(seconds=settings.forms_discover))
-    return FormFinder(graph=graph, budget=budget, rows=rows, tokens=tokens, ages=ages, clock=now)
-
-
-def create_checker(
-    graph: GraphClient,
-    budget: Granter,
-    pool: AsyncConnectionPool,
-    tokens: StoredTokens,
-    settings: Settings,
-    ring: Callable[[], Awaitable[None]],
-) -> PageChecker:
-    """Whoever looks at the Pages' health."""
-    caller = Caller(settings.app_id, settings.graph_version, settings.app_secrets[0])
-    calls, rows = Calls(graph, budget, now), HealthStore(pool)
-    page_calls = PageCalls(
-        calls=calls,
-        caller=caller,
-        tokens=tokens,
-        token_rows=TokenStore(pool),
-        keys=create_keys(settings),
-        clock=now,
-    )
-    return PageChecker(
-        prober=Prober(
-            calls=calls,
-            page_calls=page_calls,
-            caller=caller,
-            rows=rows,
-            resubscribe=settings.health_resubscribe,
-            clock=now,
-        ),
-        rows=rows,
-        pages=LeadStore(pool, store_settings(settings)),
-        settings=CheckSettings(
-            every=timedelta(seconds=settings.health_every),
-            parked_every=timedelta(seconds=settings.parked_probe_every),
-        ),
-        clock=now,
-        ring=ring,
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class Ward:
-    """What a command needs that looks at Pages' health: the rows, and who asks Graph."""
-
-    leads: LeadStore
-    health: HealthStore
-    checker: PageChecker
-
-
-@asynccontextmanager
-async def open_ward(settings: Settings, ring: Callable[[], Awaitable[None]]) -> AsyncIterator[Ward]:
-    """Rows, ledger and Graph, for a command that checks Pages and ends."""
-    async with (
-        create_pool(settings, 1) as pool,
-        command_client(settings) as client,
-        open_graph(client, settings) as graph,
-    ):
-        budget = create_granter(create_ledger(client, settings), BudgetStore(pool), settings)
-        tokens = create_tokens(pool, settings)
-        yield Ward(
-            LeadStore(pool, store_settings(settings)),
-            HealthStore(pool),
-            create_checker(graph, budget, pool, tokens, settings, ring),
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Desk:
-    """What a command needs that begins backfills and looks at them."""
-
-    backfills: BackfillStore
-    form_rows: FormStore
-    forms: FormFinder
-    ledger: Ledger
-    budget: Granter
-    tokens: StoredTokens
-
-
-@asynccontextmanager
-async def open_desk(settings: Settings) -> AsyncIterator[Desk]:
-    """Rows, ledger and Graph, for a command that begins a backfill and ends."""
-    async with (
-        create_pool(settings, 1) as pool,
-        command_client(settings) as client,
-        open_graph(client, settings) as graph,
-    ):
-        yield _create_desk(pool, client, graph, settings)
-
-
-def _create_desk(
-    pool: AsyncConnectionPool, client: "aioredis.Redis", graph: GraphClient, settings: Settings
-) -> Desk:
-    tokens = create_tokens(pool, settings)
-    ledger, rows, form_rows = create_ledger(client, settings), BudgetStore(pool), FormStore(pool)
-    budget = create_granter(ledger, rows, settings)
-    return Desk(
-        create_backfill_store(pool, LeadStore(pool, store_settings(settings)), settings),
-        form_rows,
-        create_form_finder(graph, budget, form_rows, tokens, settings),
-        ledger,
-        budget,
-        tokens,
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class ConnectingDesk:
-    """What a command needs that connects Pages, or disconnects them."""
-
-    desk: Desk
-    connector: Connector
-    disconnector: Disconnector
-
-
-@asynccontextmanager
-async def open_connecting(settings: Settings) -> AsyncIterator[ConnectingDesk]:
-    """Rows, ledger, keys and Graph, for a command that connects Pages and ends."""
-    async with (
-        create_pool(settings, 1) as pool,
-        command_client(settings) as client,
-        open_graph(client, settings) as graph,
-    ):
-        desk = _create_desk(pool, client, graph, settings)
-        caller = Caller(settings.app_id, settings.graph_version, settings.app_secrets[0])
-        calls, keys, token_rows = Calls(graph, desk.budget, now), create_keys(settings), TokenStore(pool)
-        subscriber, page_rows = Subscriber(calls, caller), ConnectionStore(pool)
-        parking = LeadStore(pool, store_settings(settings))
-        connector = Connector(
-            account_tokens=AccountTokens(calls=calls, caller=caller, rows=token_rows, keys=keys, clock=now),
-            account_pages=AccountPages(calls, caller),
-            subscriber=subscriber,
-            tokens=desk.tokens,
-            token_rows=token_rows,
-            page_rows=page_rows,
-            parking=parking,
-            forms=desk.forms,
-            form_rows=desk.form_rows,
-            keys=keys,
-            clock=now,
-        )
-        disconnector = Disconnector(
-            subscriber=subscriber,
-            tokens=desk.tokens,
-            token_rows=token_rows,
-            page_rows=page_rows,
-            parking=parking,
-            clock=now,
-        )
-        yield ConnectingDesk(desk, connector, disconnector)
-
-
-@asynccontextmanager
-async def open_backfills(settings: Settings) -> AsyncIterator[BackfillStore]:
-    """The rows of backfills, for a command that asks a few questions and ends."""
-    async with create_pool(settings, 1) as pool:
-        yield create_backfill_store(pool, LeadStore(pool, store_settings(settings)), settings)
-
-
-@dataclass(frozen=True, slots=True)
-class ErasureDesk:
-    """What a command needs that forgets people."""
-
-    rows: ErasureStore
-    listed: ErasedList
-    forgetter: Forgetter
-
-
-@asynccontextmanager
-async def open_erasures(settings: Settings) -> AsyncIterator[ErasureDesk]:
-    """Erased rows and the list in Redis, for a command that carries out an order and ends."""
-    async with (
-        create_pool(settings, 1) as pool,
-        command_client(settings) as client,
-    ):
-        rows, listed = ErasureStore(pool), ErasedList(client)
-        yield ErasureDesk(rows, listed, Forgetter(rows, listed, now))
-
-
-@dataclass(frozen=True, slots=True)
-class TraceDesk:
-    """What a command needs that looks for one lead. `graph` is None where there is no app secret to sign with.
-
-    `find` looks for a lead in Redis, among what came since (unix milliseconds), and says how far it is.
-    """
-
-    rows: TraceStore
-    find: Callable[[str, int, Callable[[int, int], None]], Awaitable[Standing]]
-    stream: LeadStream
-    graph: GraphClient | None
-    budget: Granter
-    tokens: StoredTokens
-    backfills: BackfillStore
-
-
-@asynccontextmanager
-async def open_trace(settings: Settings) -> AsyncIterator[TraceDesk]:
-    """Rows, stream and Graph, for a command that looks for one lead and ends."""
-    async with (
-        create_pool(settings, 1) as pool,
-        command_client(settings) as client,
-        AsyncExitStack() as opened,
-    ):
-        graph = open_graph(client, settings) if settings.app_secrets else None
-
-        async def find(leadgen_id: str, since_ms: int, told: Callable[[int, int], None]) -> Standing:
-            return await search(client, leadgen_id, since_ms=since_ms, told=told)
-
-        yield TraceDesk(
-            TraceStore(pool),
-            find,
-            LeadStream(client, "command", claim_after=settings.claim_after),
-            await opened.enter_async_context(graph) if graph else None,
-            create_granter(create_ledger(client, settings), BudgetStore(pool), settings),
-            create_tokens(pool, settings),
-            create_backfill_store(pool, LeadStore(pool, store_settings(settings)), settings),
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Clinic:
-    """What a command needs that looks for what is wrong; None where the settings name no such neighbour."""
-
-    store: DoctorStore | None
-    tokens: StoredTokens | None
-    redis: "aioredis.Redis | None"
-    graph: GraphClient | None
-    caller: Caller | None
-    pages: PageAsker | None
-
-
-@asynccontextmanager
-async def open_clinic(settings: Settings) -> AsyncIterator[Clinic]:
-    """Rows, Redis and Graph as far as the settings name them; none of them has to answer."""
-    async with AsyncExitStack() as opened:
-        store = tokens = client = graph = caller = pages = None
-        if settings.database_url:
-            pool = create_pool(settings, 2)
-            await pool.open(wait=False)
-            opened.push_async_callback(pool.close)
-            store, tokens = DoctorStore(pool), create_tokens(pool, settings)
-        if settings.redis_url:
-            client = aioredis.Redis.from_url(
-                settings.redis_url, protocol=2, socket_timeout=5, socket_connect_timeout=3
-            )
-            opened.push_async_callback(client.aclose)
-        if settings.app_secrets:
-            graph = await opened.enter_async_context(GraphClient(graph_settings(settings), steady))
-            caller = Caller(settings.app_id, settings.graph_version, settings.app_secrets[0])
-        if graph is not None and caller is not None and tokens is not None and client is not None:
-            budget = create_granter(create_ledger(client, settings), BudgetStore(pool), settings)
-            pages = PageAsker(
-                graph=graph,
-                calls=Calls(graph, budget, now),
-                caller=caller,
-                tokens=tokens,
-                rows=HealthStore(pool),
-                clock=now,
-            )
-        yield Clinic(store, tokens, client, graph, caller, pages)
-
-
-def graph_settings(settings: Settings) -> GraphSettings:
-    """The Graph client's part of the settings."""
-    return GraphSettings(
-        settings.graph_url, settings.graph_version, settings.app_secrets[0], settings.graph_timeout
-    )
-
-
 def reconcile_settings(settings: Settings) -> ReconcileSettings:
     """Reconciling's part of the settings."""
     return ReconcileSettings(
@@ -560,22 +119,6 @@ def reconcile_settings(settings: Settings) -> ReconcileSettings:
         read_new_forms=settings.backfill_new_forms,
         window=Window(settings.budget_window),
     )
-
-
-@asynccontextmanager
-async def open_scraper(settings: Settings) -> AsyncIterator[Scraper]:
-    """Whoever asks Redis and Postgres for the exporter; neither has to answer yet."""
-    async with (
-        aioredis.Redis.from_url(
-            settings.redis_url, protocol=2, socket_timeout=5, socket_connect_timeout=2
-        ) as client,
-        AsyncExitStack() as opened,
-    ):
-        pool = create_pool(settings, 1)
-        await pool.open(wait=False)
-        opened.push_async_callback(pool.close)
-        rows, ledger = MetricStore(pool), create_ledger(client, settings)
-        yield Scraper(Neighbours(lambda: read_redis(client), lambda: rows.facts(now()), ledger))
 
 
 class Runtime:

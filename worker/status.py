@@ -14,10 +14,11 @@ from rich.console import Group
 from rich.table import Table
 
 from worker.budget.ledger import APP_SCOPE, ScopeState, page_scope
+from worker.clock import now
+from worker.desks import Lookout, open_lookout
 from worker.errors import LeadSyncError
 from worker.health import ASPECTS, OK, UNKNOWN
 from worker.inbox import QUEUES
-from worker.runtime import Lookout, now, open_lookout
 from worker.settings import Settings
 from worker.store.statements import Row
 from worker.store.status import Bounds

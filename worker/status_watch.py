@@ -15,8 +15,8 @@ from typing import Any, Final
 from rich.console import Console
 from rich.live import Live
 
+from worker.desks import open_lookout
 from worker.flow import Flow
-from worker.runtime import open_lookout
 from worker.settings import Settings
 from worker.status import WATCHING, look
 from worker.status_view import plain_line, view

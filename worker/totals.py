@@ -21,6 +21,8 @@ TOLD_PREFIX: Final = "leadsync:totals:told:"
 """Redis string a process, with an expiry: the number of the last growth that it added."""
 TOLD_SECONDS: Final = 3_600
 """Growth that is sent again within this is added once."""
+TOTALS_SECONDS: Final = 2.0
+"""How long the end of a run or of a process waits for Redis to take its counts."""
 
 # KEYS: the totals, the process' told. ARGV: the growth's number, the life of told in seconds, then fields with their
 # growth. A full Redis refuses the first write and with it all of them.
@@ -62,6 +64,15 @@ class Totals:
         except (RedisError, OSError) as error:
             raise LedgerUnavailable(f"Redis cannot do this now: {type(error).__name__}") from None
         self._unsaid = {}
+
+
+async def add_quietly(totals: Totals) -> bool:
+    """Add what this process counted, within TOTALS_SECONDS; false where it is kept for the next time."""
+    try:
+        await asyncio.wait_for(totals.add(), TOTALS_SECONDS)
+    except (LedgerUnavailable, TimeoutError):
+        return False
+    return True
 
 
 async def read_totals(client: "aioredis.Redis") -> dict[str, int]:

@@ -20,6 +20,7 @@ from tests.fakes.sandboxes import Served, serving, token_of
 from worker.budget.policy import Refusal
 from worker.calls import Calls
 from worker.checking import LEASE, Checked, CheckSettings, PageChecker
+from worker.clock import now as clock_now
 from worker.demo import post_json
 from worker.graph.account import Caller
 from worker.graph.client import GraphClient, GraphSettings
@@ -27,7 +28,6 @@ from worker.health import BY_ORDER
 from worker.outcomes import Park, Retry, Snooze, Stored
 from worker.page_calls import PageCalls
 from worker.probing import Prober
-from worker.runtime import now as clock_now
 from worker.sealing import Key, KeyRing, KeysUnreadable, Sealed, of_account, of_page
 from worker.store.connections import ConnectionStore
 from worker.store.health import HealthStore

@@ -26,9 +26,9 @@ from click.testing import CliRunner
 from tests.fakes.leads import OTHER_PAGE, PAGE, a_lead, in_flight
 from worker.budget.policy import Lane
 from worker.cli import main
+from worker.desks import Lookout, open_budget, open_lookout, open_store
 from worker.inbox import COUNTERS, PROGRESS, STREAM
 from worker.outcomes import DeadLetter, Park, Retry, Stored
-from worker.runtime import Lookout, open_budget, open_lookout, open_store
 from worker.settings import Settings, read_settings
 from worker.status import look
 from worker.store import status as status_store

@@ -31,9 +31,9 @@ from receiver.errors import Unsigned
 from receiver.signature import HEADER, verify
 from tests.system.whole import APP_SECRET, VERIFY_TOKEN, Whole, whole
 from worker.cli import main
+from worker.clock import now
 from worker.graph.account import Caller, GraphRequest, delete_lead_request, subscribe_request
 from worker.inbox import PROGRESS, RECONCILE_WANTED, SET_ASIDE
-from worker.runtime import now
 from worker.sealing import KeyRing, new_key, of_page
 from worker.store.tokens import TokenStore
 

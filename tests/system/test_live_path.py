@@ -155,7 +155,7 @@ def test_a_lead_that_never_shows_dies_visibly_and_replay_brings_it_back(stack: W
     finally:
         stack.post("faults", {"rules": []})
     dead = leads_of(stack, page)
-    from worker.runtime import now
+    from worker.clock import now
 
     assert len(stack.ask_store(lambda store: store.replay(now(), ids=dead, reason=None, page_id=None))) == 2
     assert stored(stack, page, 2)

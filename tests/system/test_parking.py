@@ -13,8 +13,9 @@ from psycopg_pool import AsyncConnectionPool
 
 from tests.system.whole import APP_SECRET, VERIFY_TOKEN, Whole, whole
 from worker.cli import main
+from worker.clock import now
 from worker.graph.account import Caller, GraphRequest, set_webhook_request
-from worker.runtime import create_keys, now
+from worker.neighbours import create_keys
 from worker.sealing import of_account, of_page
 from worker.store.tokens import Account, TokenStore
 

@@ -23,7 +23,7 @@ from tests.servers import grow, short_folder
 from tests.system import canaries
 from worker.cli import main
 from worker.demo import differences, get_json, get_lines, post_json
-from worker.runtime import open_store, open_stream
+from worker.desks import open_store, open_stream
 from worker.settings import Settings, environment, read_settings
 from worker.stack import Stack, answers, build_stack
 from worker.store.leads import LeadStore

@@ -121,6 +121,7 @@ LAYERS: dict[str, set[str]] = {
     "worker.forms": PIPELINE | {"worker.form", "worker.sealing", "worker.tokens"},
     "worker.questions": PURE | {"worker.form"},
     "worker.when": set(),
+    "worker.clock": set(),
     "worker.flow": set(),
     "worker.status_view": {"worker.flow", "worker.foreign_text", "worker.inbox", "worker.status"},
     "worker.cells": set(),
@@ -205,7 +206,10 @@ DOORS: dict[str, set[str]] = {
         "worker.watchdog",
         "worker.erased",
         "worker.doctor.ask_redis",
-        "worker.runtime",  # makes the process' one client
+        # Each makes its one client: of a process, of a command.
+        "worker.runtime",
+        "worker.desks",
+        "worker.neighbours",  # whose types it names
         "worker.totals",
         "worker.redis_facts",
         # Each asks Redis one small thing of its own, outside the loop, and tells its absence from a mistake of ours.
@@ -213,7 +217,7 @@ DOORS: dict[str, set[str]] = {
         "worker.tasks",
     },
     "psycopg": {"worker.store"},
-    "psycopg_pool": {"worker.store", "worker.runtime"},  # which makes the process' one pool
+    "psycopg_pool": {"worker.store", "worker.neighbours", "worker.desks"},  # which make pools, and hand them on
     "alembic": {"worker.store"},
     "sqlalchemy": {"worker.store"},
     "prometheus_client": {"worker.exposition", "worker.scraping", "worker.exporter"},

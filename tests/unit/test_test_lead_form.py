@@ -8,7 +8,7 @@ import click
 import pytest
 
 from worker.cli.test_lead import _choose
-from worker.runtime import TraceDesk
+from worker.desks import TraceDesk
 
 FORMS = [
     {"form_id": "71", "name": "Solar", "page_id": "11"},

@@ -56,7 +56,7 @@ zone_option = click.option(
 
 
 def _moment(text: str | None, zone: ZoneInfo, name: str, *, end: bool = False) -> datetime | None:
-    from worker.runtime import now
+    from worker.clock import now
 
     if text is None:
         return None
@@ -102,9 +102,10 @@ def backfill(
     cancel` stops it.
     """
     from worker.budget.policy import Window
+    from worker.clock import now
+    from worker.desks import open_desk
     from worker.doorbell import BACKFILL_BELL_OF
     from worker.orders import Order, plan_order
-    from worker.runtime import now, open_desk
     from worker.tasks import ring_now
 
     if (form_id is not None) + (ad_id is not None) > 1 or not (page_id or form_id or ad_id):
@@ -157,7 +158,7 @@ def backfills(
     """List backfills: how far they are, and what they wait for."""
     if ctx.invoked_subcommand is not None:
         return
-    from worker.runtime import open_backfills
+    from worker.desks import open_backfills
 
     async def ask(settings: Settings) -> list[dict[str, Any]]:
         async with open_backfills(settings) as rows:
@@ -177,7 +178,8 @@ def backfills(
 @data_dir_option
 def cancel(backfill_ids: tuple[int, ...], data_dir: Path) -> None:
     """Stop backfills; the leads that they brought stay."""
-    from worker.runtime import now, open_backfills
+    from worker.clock import now
+    from worker.desks import open_backfills
 
     async def ask(settings: Settings) -> frozenset[int]:
         async with open_backfills(settings) as rows:
@@ -229,9 +231,10 @@ def reconcile(
     that Meta listed and no row held; `repaired` those that now have one; `unexplained` is what is left. Exit status 1
     where something is unexplained.
     """
+    from worker.clock import now
+    from worker.desks import open_backfills, open_desk
     from worker.doorbell import BACKFILL_BELL_OF
     from worker.orders import order_comparison
-    from worker.runtime import now, open_backfills, open_desk
     from worker.tasks import ring_now
 
     settings = settings_for(data_dir, *(("DATABASE_URL",) if report_only else (*SERVERS, "META_APP_SECRET")))
@@ -338,7 +341,7 @@ async def _watch(settings: Settings, backfill_ids: list[int], *, quiet: bool) ->
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    from worker.runtime import open_backfills
+    from worker.desks import open_backfills
 
     columns = (
         TextColumn("{task.description}"),

@@ -91,7 +91,8 @@ def budget_limit(page_id: str, calls: int | None, clear: bool, data_dir: Path) -
     if not is_id(page_id):
         raise click.BadParameter("is not a Page's id", param_hint="PAGE_ID")
     from worker.budget.policy import Limit
-    from worker.runtime import now, open_budget
+    from worker.clock import now
+    from worker.desks import open_budget
 
     async def ask(settings: Settings) -> Limit:
         async with open_budget(settings) as (_, granter, rows):

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from worker.connecting import ConnectedPage, Connection, Wish
+    from worker.desks import ConnectingDesk
     from worker.graph.account import PageAccount
-    from worker.runtime import ConnectingDesk
     from worker.steps import Step
 
 ONLY: Final = ("token", "pages", "subscribe", "webhook")
@@ -154,7 +154,7 @@ def disconnect(page_ids: tuple[str, ...], anyway: bool, as_json: bool, data_dir:
     Leads and forms that are here stay. Other webhook fields of the subscription stay too. The account's token is
     forgotten with the last Page that leans on it. `leadsync connect --page ID` connects a Page again.
     """
-    from worker.runtime import open_connecting
+    from worker.desks import open_connecting
 
     settings = settings_for(data_dir, *SERVERS, "META_APP_ID", "META_APP_SECRET")
     sheet = _Sheet(quiet=as_json)
@@ -179,8 +179,8 @@ async def _connect(
     wants_backfill: "Callable[[int], bool | None]",
 ) -> "Connection":
     from worker.connecting import PAGES, Connection
+    from worker.desks import open_connecting
     from worker.doorbell import BACKFILL_BELL_OF
-    from worker.runtime import open_connecting
     from worker.tasks import ring_now
 
     async with open_connecting(settings) as opened:
@@ -210,8 +210,8 @@ def _not_asked(page: "ConnectedPage") -> "Step":
 async def _backfill(opened: "ConnectingDesk", settings: Settings, page: "ConnectedPage") -> "Step":
     """Begin what `leadsync backfill --page` begins."""
     from worker.budget.policy import Window
+    from worker.clock import now
     from worker.orders import Order, plan_order
-    from worker.runtime import now
     from worker.steps import State, Step, failed
 
     page_id = page.page_id

@@ -37,7 +37,7 @@ _page = click.option("--page", "page_id", help="Only those of this Page.")
 def list_dead(reason: str | None, page_id: str | None, limit: int, as_json: bool, data_dir: Path) -> None:
     """List dead letters, the newest first."""
 
-    from worker.runtime import open_store
+    from worker.desks import open_store
 
     async def ask(settings: Settings) -> "list[Row]":
         async with open_store(settings) as store:
@@ -53,7 +53,7 @@ def list_dead(reason: str | None, page_id: str | None, limit: int, as_json: bool
 def show_dead(leadgen_id: str, data_dir: Path) -> None:
     """Show all that is known of one reference, but its answers."""
 
-    from worker.runtime import open_store
+    from worker.desks import open_store
 
     async def ask(settings: Settings) -> "Row | None":
         async with open_store(settings) as store:
@@ -81,7 +81,7 @@ def replay(
     if not (leadgen_ids or reason or page_id or everything):
         raise click.UsageError("name LEADGEN_IDS, or choose by --reason, --page or --all")
 
-    from worker.runtime import open_store
+    from worker.desks import open_store
 
     async def ask(settings: Settings) -> tuple[str, ...]:
         async with open_store(settings) as store:

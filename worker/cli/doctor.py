@@ -32,10 +32,10 @@ def doctor(page_id: str | None, offline: bool, as_json: bool, data_dir: Path) ->
     """
     from rich.console import Console
 
+    from worker.clock import now
     from worker.doctor.findings import Verdict, worst
     from worker.doctor.show import as_json as told
     from worker.doctor.show import render
-    from worker.runtime import now
 
     findings = _findings(data_dir, page_id, offline=offline)
     if as_json:

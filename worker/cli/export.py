@@ -131,7 +131,7 @@ def export(
 
     In csv and tsv a cell that a spreadsheet would take for a formula gets a leading apostrophe.
     """
-    from worker.runtime import now
+    from worker.clock import now
     from worker.store.export import Selection
 
     path = None if output is None or str(output) == "-" else output
@@ -176,7 +176,7 @@ async def _write(
     settings: Settings, selection: "Selection", layout: _Layout, sink: Sink, advance: Advance
 ) -> _Written:
     from worker.export import Contents
-    from worker.runtime import create_pool
+    from worker.neighbours import create_pool
     from worker.store.export import ExportStore
 
     async with create_pool(settings, 1) as pool, ExportStore(pool).snapshot(selection) as snapshot:

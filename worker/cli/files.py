@@ -152,7 +152,7 @@ def export_csv(
     of a browser that is logged in there, or try EXPORT_TOKEN, a Page's or user's token. The file holds personal data
     and is readable by you only.
     """
-    from worker.runtime import now
+    from worker.clock import now
 
     asked_at = now()
     first = _moment(since, "--from", zone, asked_at, end=False)
@@ -197,7 +197,7 @@ def _moment(text: str | None, option: str, zone: tzinfo, now: datetime, *, end: 
 
 async def _created(settings: Settings, form_id: str) -> datetime | None:
     """When the form was made, where there is a database that knows it: a download needs none."""
-    from worker.runtime import create_pool
+    from worker.neighbours import create_pool
     from worker.store.imports import ImportStore
 
     if not settings.database_url:
@@ -248,7 +248,8 @@ def _tell_export(path: Path, zone: tzinfo, as_json: bool) -> None:
 
 async def _import_all(settings: Settings, files: tuple[Path, ...], wish: _Wish) -> int:
     """Import each file; the exit status."""
-    from worker.runtime import create_pool, now
+    from worker.clock import now
+    from worker.neighbours import create_pool
     from worker.store.imports import ImportStore
 
     status = 0

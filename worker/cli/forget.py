@@ -22,8 +22,8 @@ from worker.inbox import is_id
 from worker.settings import Settings
 
 if TYPE_CHECKING:
+    from worker.desks import ErasureDesk
     from worker.forgetting import Forgotten, Found, Order
-    from worker.runtime import ErasureDesk
 
 LIST_BATCH: Final = 10_000
 AGAIN: Final = "what was erased stays erased; the same order once more does the rest"
@@ -172,7 +172,7 @@ def _listed(path: Path) -> dict[str, str | None]:
 
 
 async def _print_list(settings: Settings) -> None:
-    from worker.runtime import open_erasures
+    from worker.desks import open_erasures
 
     async with open_erasures(settings) as oblivion:
         after = ""
@@ -184,8 +184,8 @@ async def _print_list(settings: Settings) -> None:
 async def _carry_out(
     settings: Settings, asked: Mapping[str, str | None], by_order_of: str, wish: _Wish
 ) -> None:
+    from worker.desks import open_erasures
     from worker.forgetting import Order
-    from worker.runtime import open_erasures
 
     async with open_erasures(settings) as oblivion:
         told: dict[str, Any] = {"dry_run": wish.dry_run}
@@ -287,8 +287,8 @@ def _tell_erased(done: "Forgotten", wish: _Wish) -> None:
 
 
 async def _clean(oblivion: "ErasureDesk", order: "Order", wish: _Wish) -> dict[str, Any]:
+    from worker.clock import now
     from worker.leftovers import clean
-    from worker.runtime import now
 
     files: list[dict[str, Any]] = []
     for path in wish.leftovers:

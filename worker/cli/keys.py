@@ -107,9 +107,9 @@ def drop(settle: float, data_dir: Path) -> None:
     settings = settings_for(data_dir, "DATABASE_URL")
 
     async def ask() -> tuple[str, ...]:
+        from worker.desks import open_token_store
         from worker.key_file import held
         from worker.rotation import drop_unused
-        from worker.runtime import open_token_store
 
         if settings.token_keys_file is None:
             raise ConfigurationError(
@@ -128,7 +128,8 @@ def drop(settle: float, data_dir: Path) -> None:
 
 
 async def _listed(settings: "Settings") -> list[dict[str, Any]]:
-    from worker.runtime import create_keys, open_token_store
+    from worker.desks import open_token_store
+    from worker.neighbours import create_keys
 
     async with open_token_store(settings) as rows:
         used = {row["key_id"]: row for row in await rows.keys_used()}
@@ -151,9 +152,11 @@ def _row(key_id: str, source: str, used: "dict[str, Any] | None", *, seals: bool
 
 async def _rotate_file(settings: "Settings", settle: float | None) -> dict[str, Any]:
     """`settle`: after how many seconds former keys go; None: they stay."""
+    from worker.clock import now
+    from worker.desks import open_token_store
     from worker.key_file import held
+    from worker.neighbours import create_keys
     from worker.rotation import add_key, drop_unused
-    from worker.runtime import create_keys, now, open_token_store
 
     assert settings.token_keys_file is not None
     keys = create_keys(settings)
@@ -173,8 +176,9 @@ async def _rotate_file(settings: "Settings", settle: float | None) -> dict[str, 
 
 
 async def _rotate_given(settings: "Settings", *, yes: bool) -> dict[str, Any]:
+    from worker.desks import open_token_store
+    from worker.neighbours import create_keys
     from worker.rotation import outside
-    from worker.runtime import create_keys, open_token_store
 
     keys = create_keys(settings).ring().keys
     if not keys:
@@ -210,8 +214,8 @@ def _tell_how() -> None:
 
 
 async def _seal(rows: "TokenStore", settings: "Settings") -> "Resealed":
+    from worker.neighbours import create_keys
     from worker.rotation import outside, seal_anew
-    from worker.runtime import create_keys
 
     ring = create_keys(settings).ring()
     with _progress(await outside(rows, ring.keys[0].key_id)) as tell:

@@ -75,8 +75,8 @@ def park(page_ids: tuple[str, ...], as_json: bool, data_dir: Path) -> None:
 
     Their leads wait, and no call is made for them but checks.
     """
+    from worker.desks import open_store
     from worker.health import BY_HAND
-    from worker.runtime import open_store
 
     async def order(settings: Settings) -> list[bool]:
         async with open_store(settings) as store:
@@ -100,9 +100,9 @@ def unpark(page_ids: tuple[str, ...], as_json: bool, data_dir: Path) -> None:
 
     A Page that was disconnected is connected again instead; exit status 1 where there is one.
     """
+    from worker.desks import open_store
     from worker.doorbell import BACKFILL_BELL_OF, RESUME_BELL_OF
     from worker.health import DISCONNECTED
-    from worker.runtime import open_store
     from worker.tasks import ring_now
 
     async def order(settings: Settings) -> tuple[tuple[str, ...], frozenset[str]]:

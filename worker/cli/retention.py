@@ -87,7 +87,7 @@ def unset(page_id: str | None, form_id: str | None, data_dir: Path) -> None:
 @data_dir_option
 def apply(data_dir: Path) -> None:
     """Erase now what was kept long enough, rather than within the hour. It can be stopped and run again."""
-    from worker.runtime import open_erasures
+    from worker.desks import open_erasures
 
     async def ask(settings: Settings) -> int:
         async with open_erasures(settings) as oblivion:
@@ -97,7 +97,7 @@ def apply(data_dir: Path) -> None:
 
 
 def _list(data_dir: Path, *, as_json: bool) -> None:
-    from worker.runtime import open_erasures
+    from worker.desks import open_erasures
 
     async def ask(settings: Settings) -> "list[Row]":
         async with open_erasures(settings) as oblivion:
@@ -108,7 +108,8 @@ def _list(data_dir: Path, *, as_json: bool) -> None:
 
 
 def _change(page_id: str | None, form_id: str | None, days: int | None, data_dir: Path) -> tuple[str, str]:
-    from worker.runtime import now, open_erasures
+    from worker.clock import now
+    from worker.desks import open_erasures
 
     if (page_id is None) == (form_id is None):
         raise click.UsageError("give --page or --form")

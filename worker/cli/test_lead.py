@@ -16,8 +16,8 @@ from worker.settings import Settings
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from worker.desks import TraceDesk
     from worker.proving import Proof
-    from worker.runtime import TraceDesk
 
 
 @click.command("test-lead")
@@ -57,10 +57,11 @@ async def _run(
     from rich.console import Console
     from rich.live import Live
 
+    from worker.clock import now
+    from worker.desks import open_trace
     from worker.graph.account import Caller
     from worker.handshaking import handshake
     from worker.proving import Neighbours, prove
-    from worker.runtime import now, open_trace
 
     async with open_trace(settings) as witnesses:
         assert witnesses.graph is not None

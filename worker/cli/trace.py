@@ -50,7 +50,7 @@ def trace(
     """
     from rich.console import Console
 
-    from worker.runtime import now
+    from worker.clock import now
     from worker.trace_report import plain, render, report
 
     settings = settings_for(data_dir, *SERVERS)
@@ -66,7 +66,7 @@ def trace(
 async def _look(
     settings: Settings, leadgen_id: str, form_id: str | None, page_ids: Sequence[str], *, offline: bool
 ) -> Any:
-    from worker.runtime import open_trace
+    from worker.desks import open_trace
     from worker.tracing import ask_meta
     from worker.tracing import trace as look
 

@@ -10,6 +10,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Final, TypeVar
 
+from worker.clock import now
+from worker.desks import Clinic, open_clinic
 from worker.doctor import meta_checks, page_checks, server_checks, settings_checks, work_checks
 from worker.doctor.ask_meta import ask_callback, ask_meta
 from worker.doctor.ask_postgres import ask_page_rows, ask_postgres, ask_rows
@@ -30,7 +32,7 @@ from worker.doctor.findings import Finding, Unknown, not_checked, ok, warn
 from worker.errors import LeadSyncError
 from worker.graph.account import AppSubscription
 from worker.health import DISCONNECTED
-from worker.runtime import Clinic, create_keys, now, open_clinic
+from worker.neighbours import create_keys
 from worker.settings import Settings
 from worker.store.doctor import DoctorStore, why_away
 from worker.tokens import GivenTokens, TokensUnreadable

@@ -22,8 +22,9 @@ from tests.system.soak.clock import Clock, make_clock
 from tests.system.soak.former import Release, unpack
 from tests.system.soak.proxy import Proxy, Upstream, proxying
 from tests.system.whole import APP_SECRET, VERIFY_TOKEN, Whole, whole
+from worker.clock import now
 from worker.graph.account import Caller, set_webhook_request
-from worker.runtime import create_keys, now
+from worker.neighbours import create_keys
 from worker.sealing import of_account, of_page
 from worker.stack import Stack
 from worker.store.tokens import Account, TokenStore
