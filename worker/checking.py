@@ -112,11 +112,13 @@ class PageChecker:
         self._settings = settings
         self._clock = clock
         self._ring = ring
+        self._broken_off: list[Any] = []
 
     async def run(self, stop: Callable[[], bool]) -> dict[str, int]:
         """Check the Pages that are due, until `stop`; counts. Raises where Redis or Postgres is away."""
         counts = {"checked": 0, "parked": 0, "healed": 0, "news": 0}
         running: set[asyncio.Task[None]] = set()
+        await self._give_back()
         try:
             while not stop():
                 if room := AT_ONCE - len(running):
@@ -133,7 +135,14 @@ class PageChecker:
         finally:
             for task in running:
                 task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
         return counts
+
+    async def _give_back(self) -> None:
+        """Checks that an outage broke off are due now, or a healed Page would wait for their leases to end."""
+        while self._broken_off:
+            await self._rows.next_check(self._broken_off[-1], self._clock())
+            self._broken_off.pop()
 
     async def _due(self, most: int) -> Sequence[Leased]:
         now = self._clock()
@@ -142,6 +151,14 @@ class PageChecker:
         return leased
 
     async def _check(self, leased: Any, counts: dict[str, int]) -> None:
+        try:
+            await self._rows.next_check(leased, await self._looked_at(leased, counts))
+        except (LedgerUnavailable, StoreUnavailable, asyncio.CancelledError):
+            self._broken_off.append(leased)
+            raise
+
+    async def _looked_at(self, leased: Any, counts: dict[str, int]) -> datetime:
+        """Check one Page; when to check it next."""
         again = self._settings.parked_every
         try:
             async with asyncio.timeout(CHECK_SECONDS):
@@ -160,7 +177,7 @@ class PageChecker:
             counts["parked"] += checked.is_parked and not checked.was_parked
             counts["healed"] += checked.was_parked and not checked.is_parked
             counts["news"] += checked.news
-        await self._rows.next_check(leased, self._clock() + again)
+        return self._clock() + again
 
     async def check(self, page_id: str, parked_reason: str | None) -> Checked:
         """Look at one Page, which is parked for `parked_reason` (None: it is not), and do what follows from it.

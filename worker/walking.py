@@ -8,6 +8,7 @@ begins anew, from nothing, whenever it breaks off, since a cursor cannot be kept
 https://developers.facebook.com/docs/graph-api/results
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -44,8 +45,11 @@ from worker.tokens import PageTokens
 
 log = structlog.get_logger("backfill")
 
-REDUCED_FOR: Final = timedelta(hours=1)
-"""How long a Page whose ad fields were refused is listed without them."""
+REFUSALS_TO_REDUCE: Final = 3
+"""Walks of a Page in a row whose ad fields were refused, before others are not refused them any more but go without."""
+REDUCED_FOR: Final = timedelta(minutes=5)
+"""How long they go without. Short: what is listed so is in part until it is listed again, and a question more costs
+little."""
 SMALLER_FOR: Final = timedelta(hours=1)
 """How long a form that asked for smaller result pages gets them."""
 AD_REFUSED: Final = "throttled_ad"
@@ -126,7 +130,10 @@ class Store(Protocol[L]):
 
 @dataclass(slots=True)
 class _Walk:
-    """Where a walk stands: the cursor, how it last asked, what it has brought, and calls that no commit told of yet."""
+    """Where a walk stands: the cursor, how it last asked, what it has brought, and calls that no commit told of yet.
+
+    `is_reduced`: the full fields were refused; `is_noted`: and the reduced ones were not.
+    """
 
     after: str | None = None
     fields: Sequence[str] = FULL_FIELDS
@@ -139,6 +146,8 @@ class _Walk:
     lapses: int = 0
     restarts: int = 0
     renewals: int = 0
+    is_reduced: bool = False
+    is_noted: bool = False
 
     def begin_anew(self) -> None:
         """From the first result page."""
@@ -149,7 +158,7 @@ class _Walk:
 
 
 class SliceWalker(Generic[L]):
-    """Walks. What it learns of Pages and forms (refused fields, smaller result pages) it keeps for an hour."""
+    """Walks. What it learns of Pages and forms (refused fields, smaller result pages) it keeps for a while."""
 
     def __init__(
         self,
@@ -174,6 +183,7 @@ class SliceWalker(Generic[L]):
         self._stop = stop
         self._turns = turns
         self._reduced_until: dict[str, datetime] = {}
+        self._refusals: Counter[str] = Counter()
         self._smaller: dict[str, tuple[int, datetime]] = {}
 
     async def walk(self, leased: L) -> str:
@@ -219,7 +229,8 @@ class SliceWalker(Generic[L]):
         return "given_back"
 
     async def _ask(self, leased: L, walk: _Walk, token: str, grant: Grant) -> ResultPage:
-        walk.fields, walk.limit = self._fields(leased.page_id), self._limit(leased.object_id)
+        walk.fields = REDUCED_FIELDS if walk.is_reduced else self._fields(leased.page_id)
+        walk.limit = self._limit(leased.object_id)
         page = await self._graph.list_leads(
             leased.object_id, leased.span.since, leased.span.until, walk.fields, token, grant, limit=walk.limit,
             after=walk.after,
@@ -228,7 +239,19 @@ class SliceWalker(Generic[L]):
             raise GraphUnavailable("Graph's cursor leads back to where the listing has been")
         walk.untold_calls += 1
         walk.lapses = 0
+        self._note_fields(leased.page_id, walk)
         return page
+
+    def _note_fields(self, page_id: str, walk: _Walk) -> None:
+        """Learn from an answer whether it is the ad fields that a Page refuses, or was something that has passed."""
+        if walk.fields is FULL_FIELDS:
+            self._refusals.pop(page_id, None)
+        elif walk.is_reduced and not walk.is_noted:
+            walk.is_noted = True
+            self._refusals[page_id] += 1
+            if self._refusals[page_id] == REFUSALS_TO_REDUCE:
+                log.warning("ad_fields_refused", page_id=page_id)
+                self._reduced_until[page_id] = self._clock() + REDUCED_FOR
 
     async def _take(self, leased: L, walk: _Walk, page: ResultPage) -> str | None:
         """Write what the result page brought; what became of the slice, or None where the walk goes on."""
@@ -295,9 +318,7 @@ class SliceWalker(Generic[L]):
             return walk.limit > 1
         if isinstance(error, PermissionRefused) and walk.fields is FULL_FIELDS:
             # It may be the ad fields only.
-            if self._fields(leased.page_id) is FULL_FIELDS:
-                log.warning("ad_fields_refused", page_id=leased.page_id)
-            self._reduced_until[leased.page_id] = self._clock() + REDUCED_FOR
+            walk.is_reduced = True
             await self._restart(leased, walk)
             return True
         if isinstance(error, RequestRefused | NotVisibleYet) and walk.after is not None:
@@ -371,7 +392,11 @@ class SliceWalker(Generic[L]):
 
     def _fields(self, page_id: str) -> Sequence[str]:
         until = self._reduced_until.get(page_id)
-        return FULL_FIELDS if until is None or until <= self._clock() else REDUCED_FIELDS
+        if until is not None and until <= self._clock():
+            del self._reduced_until[page_id]
+            self._refusals.pop(page_id, None)
+            until = None
+        return FULL_FIELDS if until is None else REDUCED_FIELDS
 
     def _limit(self, object_id: str) -> int:
         limit, until = self._smaller.get(object_id, (RESULT_PAGE_LIMIT, None))

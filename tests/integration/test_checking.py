@@ -22,9 +22,10 @@ from worker.calls import Calls
 from worker.checking import LEASE, Checked, CheckSettings, PageChecker
 from worker.clock import now as clock_now
 from worker.demo import post_json
+from worker.errors import StoreUnavailable
 from worker.graph.account import Caller
 from worker.graph.client import GraphClient, GraphSettings
-from worker.health import BY_ORDER
+from worker.health import BY_ORDER, Facts
 from worker.outcomes import Park, Retry, Snooze, Stored
 from worker.page_calls import PageCalls
 from worker.probing import Prober
@@ -430,6 +431,35 @@ def test_a_check_is_leased_once_and_again_after_a_death(run: Any) -> None:
         assert len(leased) == 1
         assert await world.health.lease_checks(now + LEASE / 2, now + LEASE, most=9) == ()
         assert len(await world.health.lease_checks(now + LEASE, now + 2 * LEASE, most=9)) == 1
+
+    run(scenario)
+
+
+def test_checks_that_an_outage_broke_off_are_due_once_it_is_over(
+    run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one that met it, and those beside it: no lease of minutes stands between a healed Page and its check."""
+
+    async def scenario(world: World) -> None:
+        await world.sql("insert into pages (page_id, updated_at) values ('1', now()), ('2', now())")
+        checked: list[str] = []
+        outage = True
+
+        async def facts(page_id: str, parked_reason: str | None) -> Facts:
+            if outage and len(checked) == 2:
+                raise StoreUnavailable("Postgres cannot do this now")
+            checked.append(page_id)
+            if outage:
+                await asyncio.sleep(60)
+            return Facts(clock_now(), page_id, has_app=False)
+
+        monkeypatch.setattr(world.checker._prober, "facts", facts)
+        with pytest.raises(StoreUnavailable):
+            await world.checker.run(lambda: False)
+        outage = False
+        checked.clear()
+        assert (await world.checker.run(lambda: False))["checked"] == 3
+        assert sorted(checked) == sorted(["1", "2", world.page])
 
     run(scenario)
 

@@ -217,7 +217,11 @@ DOORS: dict[str, set[str]] = {
         "worker.tasks",
     },
     "psycopg": {"worker.store"},
-    "psycopg_pool": {"worker.store", "worker.neighbours", "worker.desks"},  # which make pools, and hand them on
+    "psycopg_pool": {
+        "worker.store",
+        "worker.neighbours",
+        "worker.desks",
+    },  # which make pools, and hand them on
     "alembic": {"worker.store"},
     "sqlalchemy": {"worker.store"},
     "prometheus_client": {"worker.exposition", "worker.scraping", "worker.exporter"},

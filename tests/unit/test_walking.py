@@ -37,7 +37,15 @@ from worker.graph.usage import Usage
 from worker.outcomes import DeadLetter, RetryPolicy, Stored
 from worker.sealing import KeysUnreadable
 from worker.slices import Slice
-from worker.walking import LAPSES, LEDGER_AGAIN, REDUCED_FOR, RENEWALS, RESTARTS, SliceWalker
+from worker.walking import (
+    LAPSES,
+    LEDGER_AGAIN,
+    REDUCED_FOR,
+    REFUSALS_TO_REDUCE,
+    RENEWALS,
+    RESTARTS,
+    SliceWalker,
+)
 
 HOUR = Slice(SECOND - 3_600, SECOND)
 WORDS = {"done", "divided", "failed", "put_off", "parked", "refused", "given_back", "taken_away"}
@@ -252,8 +260,41 @@ def test_walks_side_by_side_of_a_page_that_refuses_ad_fields_all_go_on_without_t
     assert len(bench.stored) == 80
 
 
+def test_a_refusal_that_passes_costs_no_other_walk_its_ad_fields() -> None:
+    """One walk met a moment's refusal: it alone is in part, and the next one brings all."""
+    bench = Bench(some(5))
+    bench.faults(PermissionRefused("told"))
+    assert bench.walk() == "done"
+    assert {o.lead.in_part for o in bench.rows.leads.values() if isinstance(o, Stored)} == {True}
+    assert bench.walk(ASlice(2, span=HOUR)) == "done"
+    assert [asked.full for asked in bench.graph.asked] == [True, False, True]
+
+
+def test_a_permission_that_was_away_for_all_fields_leaves_no_trace_in_the_next_walk() -> None:
+    """Full and reduced fields refused says nothing of ad fields, however often."""
+    bench = Bench(some(5))
+    for slice_id in range(1, 6):
+        bench.faults(PermissionRefused("told"), PermissionRefused("told"))
+        assert bench.walk(ASlice(slice_id, span=HOUR)) == "put_off"
+    bench.faults()
+    assert bench.walk(ASlice(9, span=HOUR)) == "done"
+    assert {o.lead.in_part for o in bench.rows.leads.values() if isinstance(o, Stored)} == {False}
+
+
+def test_a_page_that_keeps_refusing_ad_fields_is_asked_for_them_again_after_a_while() -> None:
+    """Three walks in a row settle it for all others, for minutes; then the full fields are tried once more."""
+    bench = Bench(some(5), refuses=refuses_full)
+    for slice_id in range(1, REFUSALS_TO_REDUCE + 3):
+        assert bench.walk(ASlice(slice_id, span=HOUR)) == "done"
+    assert [asked.full for asked in bench.graph.asked] == [True, False] * REFUSALS_TO_REDUCE + [False, False]
+    bench.clock.move(REDUCED_FOR.total_seconds())
+    bench.graph.refuses = lambda _: None
+    assert bench.walk(ASlice(50, span=HOUR)) == "done"
+    assert bench.graph.asked[-1].full
+
+
 def test_a_lead_is_in_part_by_the_fields_that_were_asked_for() -> None:
-    """What was asked for without ad fields stays in part though the hour for which they are left out ends meanwhile."""
+    """What was asked for without ad fields stays in part though the time for which they are left out ends meanwhile."""
     bench = Bench(some(5), refuses=refuses_full)
 
     def between() -> None:
