@@ -6,7 +6,7 @@ import pytest
 
 from tests.system.soak.invariants import Answer, Facts, Found, PageWindow, violations
 from tests.system.soak.leaks import LEAST_SAMPLES, growing
-from tests.system.soak.watch import Process, Sample
+from tests.system.soak.watch import OpenSince, Process, Sample
 
 GOOD = Facts(
     truth=frozenset({"1", "2", "3"}),
@@ -128,3 +128,13 @@ def test_what_is_left_over_at_rest_is_seen() -> None:
     assert growing(samples([1], [1], **at_rest), 10) == []
     assert len(growing(samples([1], [1], **{**at_rest, "stream entries": 1.0}), 10)) == 1
     assert len(growing(samples([1], [1], **{**at_rest, "table slices": 300.0}), 10)) == 1
+
+
+def test_a_row_waits_from_when_its_page_was_last_seen_closed() -> None:
+    """Parked or held, nobody could have read it; a closed Page's rows count for nothing, an unknown Page's in full."""
+    since = OpenSince()
+    assert since.oldest([("1", 40.0, True), ("2", 900.0, False)], at=1_000) == 40
+    assert since.oldest([("1", 50.0, True), ("2", 910.0, True)], at=1_010) == 50
+    assert since.oldest([("2", 1_210.0, True), ("3", 5.0, True)], at=1_310) == 310
+    assert since.oldest([("2", 20.0, True)], at=1_400) == 20
+    assert since.oldest([], at=1_500) == 0

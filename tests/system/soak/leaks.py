@@ -15,6 +15,8 @@ LEAST_SAMPLES = 20
 """Of one process; with fewer, its second and its last quarter say nothing."""
 MEMORY_GROWTH = 48 * 1024 * 1024
 """Bytes from the second quarter of a life to the last one."""
+BACKFILL_GROWTH = 96 * 1024 * 1024
+"""The same of whoever walks slices: they are small while forms are, and full ones in flight take up to so much."""
 MOST_MEMORY = 600 * 1024 * 1024
 """Bytes of any process of ours at any moment."""
 DESCRIPTOR_GROWTH = 80
@@ -66,7 +68,8 @@ def _processes(samples: Sequence[Sample]) -> Iterable[str]:
         if (files := max(each.descriptors for each in life)) > MOST_DESCRIPTORS:
             yield f"{name} had {files} descriptors"
         if len(life) >= LEAST_SAMPLES:
-            if (grown := _growth([each.rss for each in life])) > MEMORY_GROWTH:
+            allowed = BACKFILL_GROWTH if name == "backfill child" else MEMORY_GROWTH
+            if (grown := _growth([each.rss for each in life])) > allowed:
                 yield f"{name} grew by {grown / 1e6:.0f} MB in {len(life)} looks"
             if (grown := _growth([each.descriptors for each in life])) > DESCRIPTOR_GROWTH:
                 yield f"{name} gained {grown:.0f} descriptors in {len(life)} looks"

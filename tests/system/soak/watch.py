@@ -8,7 +8,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,9 @@ from worker.inbox import GROUP, QUEUES, SET_ASIDE, STREAM
 
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _STATE_OF_ROWS = """
-select coalesce(extract(epoch from now() - min(l.first_seen_at)), 0)::float8
-from leadgen l left join pages p using (page_id)
-where l.state = 'waiting' and p.parked_at is null and coalesce(p.held_until, now()) <= now()
+select l.page_id, extract(epoch from now() - min(l.first_seen_at))::float8,
+    p.parked_at is null and coalesce(p.held_until, now()) <= now()
+from leadgen l left join pages p using (page_id) where l.state = 'waiting' group by p.page_id, l.page_id
 """
 _TABLES = """
 select relname, n_live_tup from pg_stat_user_tables where schemaname = 'public'
@@ -49,6 +49,23 @@ class Sample:
     sizes: dict[str, float] = field(default_factory=dict)
 
 
+class OpenSince:
+    """How long rows wait that could be read: not since they came, where their Page was closed after that."""
+
+    def __init__(self) -> None:
+        self._closed_at: dict[str, float] = {}
+
+    def oldest(self, rows: Iterable[tuple[str, float, bool]], at: float) -> float:
+        """Seconds, of (Page, age of its oldest waiting row, whether it is open) as seen `at`."""
+        ages = [0.0]
+        for page_id, age, is_open in rows:
+            if is_open:
+                ages.append(min(age, at - self._closed_at.get(page_id, at - age)))
+            else:
+                self._closed_at[page_id] = at
+        return max(ages)
+
+
 class Watcher:
     """Takes samples in a thread of its own from `start` to `stop`."""
 
@@ -56,6 +73,7 @@ class Watcher:
         self.samples: list[Sample] = []
         self._stack, self._every = stack, every
         self._began = time.monotonic()
+        self._open_since = OpenSince()
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watcher", daemon=True)
 
@@ -111,15 +129,11 @@ class Watcher:
             connection.execute("set statement_timeout = 5000")
             tables = connection.execute(_TABLES).fetchall()
             told = {f"table {name}": float(rows) for name, rows in tables}
-            for name, query in (
-                (
-                    "Postgres connections",
-                    "select count(*) from pg_stat_activity where application_name = 'leadsync'",
-                ),
-                ("oldest waiting row, seconds", _STATE_OF_ROWS),
-            ):
-                row = connection.execute(query).fetchone()
-                told[name] = float(row[0]) if row else 0.0
+            ours = "select count(*) from pg_stat_activity where application_name = 'leadsync'"
+            row = connection.execute(ours).fetchone()
+            told["Postgres connections"] = float(row[0]) if row else 0.0
+            waiting = connection.execute(_STATE_OF_ROWS).fetchall()
+            told["oldest waiting row, seconds"] = self._open_since.oldest(waiting, time.monotonic())
             return told
 
 
