@@ -31,7 +31,6 @@ from worker.graph.account import Caller
 from worker.graph.client import GraphClient
 from worker.metrics import Meter
 from worker.neighbours import (
-    create_backfill_store,
     create_checker,
     create_form_finder,
     create_granter,
@@ -55,6 +54,7 @@ from worker.store.forms import FormStore
 from worker.store.health import HealthStore
 from worker.store.leads import LeadStore
 from worker.store.metrics import MetricStore
+from worker.store.reconciliations import ReconciliationStore
 from worker.store.status import StatusStore
 from worker.store.tokens import TokenStore
 from worker.store.trace import TraceStore
@@ -195,7 +195,7 @@ def _create_desk(
     ledger, rows, form_rows = create_ledger(client, settings), BudgetStore(pool), FormStore(pool)
     budget = create_granter(ledger, rows, settings)
     return Desk(
-        create_backfill_store(pool, LeadStore(pool, store_settings(settings)), settings),
+        BackfillStore(pool),
         form_rows,
         create_form_finder(graph, budget, form_rows, tokens, settings),
         ledger,
@@ -254,7 +254,14 @@ async def open_connecting(settings: Settings) -> AsyncIterator[ConnectingDesk]:
 async def open_backfills(settings: Settings) -> AsyncIterator[BackfillStore]:
     """The rows of backfills, for a command that asks a few questions and ends."""
     async with create_pool(settings, 1) as pool:
-        yield create_backfill_store(pool, LeadStore(pool, store_settings(settings)), settings)
+        yield BackfillStore(pool)
+
+
+@asynccontextmanager
+async def open_reconciliations(settings: Settings) -> AsyncIterator[ReconciliationStore]:
+    """What comparing found, for a command that asks a few questions and ends."""
+    async with create_pool(settings, 1) as pool:
+        yield ReconciliationStore(pool)
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,7 +320,7 @@ async def open_trace(settings: Settings) -> AsyncIterator[TraceDesk]:
             await opened.enter_async_context(graph) if graph else None,
             create_granter(create_ledger(client, settings), BudgetStore(pool), settings),
             create_tokens(pool, settings),
-            create_backfill_store(pool, LeadStore(pool, store_settings(settings)), settings),
+            BackfillStore(pool),
         )
 
 

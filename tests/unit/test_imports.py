@@ -216,7 +216,8 @@ DOORS: dict[str, set[str]] = {
         "worker.tasks",
     },
     "psycopg": {"worker.store"},
-    "psycopg_pool": {"worker.store", "worker.neighbours", "worker.desks"},  # which make pools, and hand them on
+    # Pools are made in one place, and handed on by another.
+    "psycopg_pool": {"worker.store", "worker.neighbours", "worker.desks"},
     "alembic": {"worker.store"},
     "sqlalchemy": {"worker.store"},
     "prometheus_client": {"worker.exposition", "worker.scraping", "worker.exporter"},

@@ -232,7 +232,7 @@ def reconcile(
     where something is unexplained.
     """
     from worker.clock import now
-    from worker.desks import open_backfills, open_desk
+    from worker.desks import open_desk, open_reconciliations
     from worker.doorbell import BACKFILL_BELL_OF
     from worker.orders import order_comparison
     from worker.tasks import ring_now
@@ -258,7 +258,7 @@ def reconcile(
         failed = [row for row in ended if row["state"] != "done"]
 
     async def look() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        async with open_backfills(settings) as rows:
+        async with open_reconciliations(settings) as rows:
             forms = form_ids or None
             found = await rows.report(forms, since, page_ids=page_ids or None)
             late = await rows.repaired(forms, since, 100_000 if repaired else 0, page_ids=page_ids or None)
