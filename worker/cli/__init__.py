@@ -42,8 +42,8 @@ SECTIONS: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
             "backfill": "backfill.backfill",
             "backfills": "backfill.backfills",
             "reconcile": "backfill.reconcile",
-            "import": "files.import_",
-            "export-csv": "files.export_csv",
+            "import": "import_leads.import_",
+            "export-csv": "export_csv.export_csv",
         },
         "Stored leads": {
             "export": "export.export",

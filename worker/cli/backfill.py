@@ -7,18 +7,16 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import click
 
+from worker.cli.arguments import a_zone, an_id, ids, moment
 from worker.cli.command import SERVERS, answer_of, data_dir_option, print_rows, settings_for
 from worker.errors import LeadSyncError
-from worker.inbox import is_id
 from worker.settings import Settings
-from worker.when import parse_when
 
 if TYPE_CHECKING:
     from worker.orders import Planned
@@ -28,51 +26,18 @@ LOOK_SECONDS: Final = 0.5
 IDLE_SECONDS: Final = 15.0
 """Without any progress for so long, a watcher is told where to look."""
 
-
-def _id(_: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    if value is not None and not is_id(value):
-        raise click.BadParameter("is not an id: digits only", param=parameter)
-    return value
-
-
-def _ids(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
-    for value in values:
-        _id(context, parameter, value)
-    return values
-
-
-def _zone(_: click.Context, parameter: click.Parameter, value: str) -> ZoneInfo:
-    try:
-        return ZoneInfo(value)
-    except (ZoneInfoNotFoundError, ValueError):
-        raise click.BadParameter(
-            "is no time zone; give one such as UTC or Europe/Berlin", param=parameter
-        ) from None
-
-
 zone_option = click.option(
-    "--zone", default="UTC", show_default=True, callback=_zone, help="Time zone of dates without an offset."
+    "--zone", default="UTC", show_default=True, callback=a_zone, help="Time zone of dates without an offset."
 )
-
-
-def _moment(text: str | None, zone: ZoneInfo, name: str, *, end: bool = False) -> datetime | None:
-    from worker.clock import now
-
-    if text is None:
-        return None
-    try:
-        return parse_when(text, zone, now(), end=end)
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint=name) from None
 
 
 @click.command()
 @click.option(
-    "--page", "page_id", callback=_id, help="All forms of this Page; or the Page of --form or --ad."
+    "--page", "page_id", callback=an_id, help="All forms of this Page; or the Page of --form or --ad."
 )
-@click.option("--form", "form_id", callback=_id, help="One form.")
+@click.option("--form", "form_id", callback=an_id, help="One form.")
 @click.option(
-    "--ad", "ad_id", callback=_id, help="One ad; --page says whose, where no lead of it is stored yet."
+    "--ad", "ad_id", callback=an_id, help="One ad; --page says whose, where no lead of it is stored yet."
 )
 @click.option("--since", help="Leads created at or after this: 2026-10-01, '30 days ago', unix seconds ...")
 @click.option("--until", help="Leads created before this; a date alone takes in its day.")
@@ -89,7 +54,7 @@ def backfill(
     ad_id: str | None,
     since: str | None,
     until: str | None,
-    zone: ZoneInfo,
+    zone: tzinfo,
     dry_run: bool,
     follow: bool | None,
     as_json: bool,
@@ -112,9 +77,9 @@ def backfill(
         raise click.UsageError("give --page, --form or --ad")
     edge, object_id = ("form", form_id) if form_id else ("ad", ad_id) if ad_id else ("page", page_id)
     assert object_id is not None
-    order = Order(
-        edge, object_id, page_id, _moment(since, zone, "--since"), _moment(until, zone, "--until", end=True)
-    )
+    at = now()
+    first, last = moment(since, "--since", zone, at), moment(until, "--until", zone, at, end=True)
+    order = Order(edge, object_id, page_id, first, last)
     settings = settings_for(data_dir, *SERVERS, "META_APP_SECRET")
 
     async def ask() -> "tuple[Planned, int | None, bool]":
@@ -202,9 +167,9 @@ def follow(backfill_ids: tuple[int, ...], data_dir: Path) -> None:
 
 
 @click.command()
-@click.option("--form", "form_ids", multiple=True, callback=_ids, help="Only this form; may be given again.")
+@click.option("--form", "form_ids", multiple=True, callback=ids, help="Only this form; may be given again.")
 @click.option(
-    "--page", "page_ids", multiple=True, callback=_ids, help="Only this Page's forms; may be given again."
+    "--page", "page_ids", multiple=True, callback=ids, help="Only this Page's forms; may be given again."
 )
 @click.option("--days", default=7, show_default=True, type=click.IntRange(1, 91), help="So many days back.")
 @click.option("--report", "report_only", is_flag=True, help="Compare nothing; print what was found so far.")
@@ -284,7 +249,7 @@ def _is_terminal() -> bool:
     return sys.stderr.isatty()
 
 
-def _forecast(planned: "Planned", zone: ZoneInfo) -> dict[str, Any]:
+def _forecast(planned: "Planned", zone: tzinfo) -> dict[str, Any]:
     plan, lasts = planned.plan, planned.forecast.lasts
     return {
         "page_id": plan.page_id,
