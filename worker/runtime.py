@@ -30,6 +30,7 @@ from worker.clock import now
 from worker.erased import ErasedList
 from worker.errors import LeadSyncError
 from worker.forgetting import Forgetter
+from worker.giving_way import LIVE_SECONDS, Turns
 from worker.graph.client import GraphClient
 from worker.inbox import BACKFILL_QUEUE, LIVE_QUEUE, UPKEEP_QUEUE
 from worker.limits import LimitKeeper
@@ -190,6 +191,7 @@ class Runtime:
         self._reconciler = Reconciler(
             ReconciliationStore(pool), self._backfills.open, reconcile_settings(settings), now
         )
+        self._turns = Turns(settings.backfill_share_beside_live, time.monotonic)
         self._walker = SliceWalker(
             graph=graph,
             budget=budget,
@@ -199,6 +201,7 @@ class Runtime:
             clock=now,
             dice=random.random,
             stop=self._family.is_stopping,
+            turns=self._turns,
         )
         self._stream = LeadStream(
             client,
@@ -266,13 +269,18 @@ class Runtime:
             ),
             clock=now,
             stop=self._family.is_stopping,
-            alive=lambda: self._stream.progress(BACKFILL_QUEUE),
+            alive=self._look_around,
         )
         try:
             with self._meter.following(SLICES, run.counts):
                 return await run.run()
         finally:
             await add_quietly(self._totals)
+
+    async def _look_around(self) -> None:
+        """Tell that backfills are worked on, and see whether live leads come in beside them."""
+        await self._stream.progress(BACKFILL_QUEUE)
+        self._turns.beside_live = await self._stream.delivered_within(LIVE_SECONDS)
 
     async def reconcile(self) -> dict[str, int]:
         """Begin the comparisons of forms that are due, those first of which a webhook came without its ids."""

@@ -74,6 +74,7 @@ class Settings:
     forms_discover: float
     backfill_slices_per_page: int
     backfill_slices_per_process: int
+    backfill_share_beside_live: float
     backfill_new_forms: bool
     reconcile_every: float
     reconcile_overlap: float
@@ -187,6 +188,11 @@ def _read(env: Env) -> Settings:
         forms_discover=seconds("FORMS_DISCOVER_SECONDS", 3_600),
         backfill_slices_per_page=count("BACKFILL_SLICES_PER_PAGE", 8),
         backfill_slices_per_process=count("BACKFILL_SLICES_PER_PROCESS", 16),
+        backfill_share_beside_live=env.float(
+            "BACKFILL_SHARE_BESIDE_LIVE",
+            0.5,
+            validate=validate.Range(min=0.05, max=1, error="must be from 0.05 to 1"),
+        ),
         backfill_new_forms=env.bool("BACKFILL_NEW_FORMS", True),
         reconcile_every=seconds("RECONCILE_EVERY_SECONDS", 900),
         reconcile_overlap=seconds("RECONCILE_OVERLAP_SECONDS", 3_600),

@@ -299,6 +299,16 @@ class LeadStream:
             pending = await self._client.xpending(STREAM, GROUP)
             return max(0, int(await self._client.xlen(STREAM)) - int(pending["pending"]))
 
+    async def delivered_within(self, seconds: float) -> bool:
+        """Whether a lead was announced so lately, by Redis' own clock."""
+        async with self._redis(), self._client.pipeline(transaction=False) as pipe:
+            pipe.xinfo_stream(STREAM)
+            pipe.time()
+            about, (now, _) = await pipe.execute(raise_on_error=False)
+        # There is no stream before the first delivery.
+        last = 0 if isinstance(about, ResponseError) else _order(about["last-generated-id"])[0]
+        return last > 0 and int(now) - last / 1000 <= seconds
+
     async def condition(self) -> dict[str, Any]:
         """For the eyes of an operator: how long the stream is, since when (unix ms), what came in, who works."""
         async with self._redis(), self._client.pipeline(transaction=False) as pipe:

@@ -8,7 +8,6 @@ begins anew, from nothing, whenever it breaks off, since a cursor cannot be kept
 https://developers.facebook.com/docs/graph-api/results
 """
 
-import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -31,6 +30,7 @@ from worker.errors import (
     TokenRefused,
     TooMuchAsked,
 )
+from worker.giving_way import Turns
 from worker.graph.usage import Usage
 from worker.graph.wire import FULL_FIELDS, REDUCED_FIELDS, ResultPage
 from worker.inbox import is_id
@@ -53,8 +53,6 @@ RENEWALS: Final = 2
 """So often a walk goes on with another token of its Page after one was refused."""
 LAPSES: Final = 3
 """So many grants in a row may run out unused before the slice is put off."""
-WRITES_AT_ONCE: Final = 3
-"""Result pages taken apart and written at the same time: fewer than the process has connections."""
 RESTARTS: Final = 3
 """So often a walk whose cursor is refused begins anew before that counts as a failure."""
 
@@ -162,6 +160,7 @@ class SliceWalker(Generic[L]):
         clock: Callable[[], datetime],
         dice: Callable[[], float],
         stop: Callable[[], bool],
+        turns: Turns,
     ) -> None:
         self._graph = graph
         self._budget = budget
@@ -171,7 +170,7 @@ class SliceWalker(Generic[L]):
         self._clock = clock
         self._dice = dice
         self._stop = stop
-        self._writing = asyncio.Semaphore(WRITES_AT_ONCE)
+        self._turns = turns
         self._reduced_until: dict[str, datetime] = {}
         self._limits = ResultPageLimits(clock)
 
@@ -231,7 +230,7 @@ class SliceWalker(Generic[L]):
 
     async def _take(self, leased: L, walk: _Walk, page: ResultPage) -> str | None:
         """Write what the result page brought; what became of the slice, or None where the walk goes on."""
-        async with self._writing:
+        async with self._turns.turn():
             known = len(walk.times)
             leads = self._leads(leased, walk, page)
             walk.result_pages += 1

@@ -510,6 +510,26 @@ def test_readings_alone_are_counted_until_they_end(on_redis: Runner) -> None:
     on_redis(scenario)
 
 
+def test_it_is_known_whether_leads_were_announced_lately(on_redis: Runner) -> None:
+    """By the last delivery, though all of it is done with; never where there was none."""
+
+    async def scenario(world: World) -> None:
+        worker = world.worker("a")
+        await world.client.flushall()
+        assert not await worker.delivered_within(3_600)
+        await worker.create_group()
+        assert not await worker.delivered_within(3_600)
+        await world.add(1)
+        await worker.done(await worker.read(10, 0))
+        assert await worker.length() == 0
+        assert await worker.delivered_within(60)
+        await world.client.delete(STREAM)
+        await world.client.xadd(STREAM, {"leadgen_id": "1"}, id="1000000000000-0")
+        assert not await worker.delivered_within(60)
+
+    on_redis(scenario)
+
+
 def test_the_condition_is_told_in_numbers(on_redis: Runner) -> None:
     """An operator sees what waits, what came in, which Pages lack and when work was last looked at."""
 

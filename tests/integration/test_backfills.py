@@ -5,6 +5,7 @@ All moments are handed in; nothing here waits for time to pass.
 
 import asyncio
 import random
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -21,6 +22,7 @@ from tests.fakes.leads import FORM, OTHER_PAGE, PAGE, a_lead, in_flight
 from tests.fakes.time import NOW, FrozenClock
 from worker.batches import InFlight
 from worker.errors import StoreUnavailable
+from worker.giving_way import Turns
 from worker.outcomes import DeadLetter, Retry, RetryPolicy, Snooze, Stored
 from worker.plans import Plan, utc
 from worker.reconcile import Reconciler, ReconcileSettings
@@ -848,6 +850,7 @@ class Days:
         self.walker: SliceWalker[LeasedSlice] = SliceWalker(
             graph=self.graph, budget=FakeBudget(), store=mortal, tokens=FakeTokens(), policy=RetryPolicy(),
             clock=self.clock, dice=lambda: 0.5, stop=lambda: self.dice.random() < self.chance / 4,
+            turns=Turns(1, time.monotonic),
         )  # fmt: skip
         self.reconciler = self.world.reconciler(ReconcileSettings(read_new_forms=False), self.clock)
 

@@ -108,7 +108,8 @@ LAYERS: dict[str, set[str]] = {
     "worker.result_pages": {"worker.asks"},
     "worker.slices": set(),
     "worker.plans": {"worker.asks", "worker.slices"},
-    "worker.walking": PIPELINE | {"worker.plans", "worker.sealing", "worker.slices", "worker.tokens"},
+    "worker.walking": PIPELINE
+    | {"worker.giving_way", "worker.plans", "worker.sealing", "worker.slices", "worker.tokens"},
     "worker.backfill": {"worker.errors", "worker.walking"},
     "worker.reconcile": {"worker.plans", "worker.budget.policy"},
     "worker.health": PIPELINE | {"worker.graph.account"},

@@ -1,6 +1,7 @@
 """Walking a slice: it ends where Meta's listing ends, writes each lead once, and always says what became of it."""
 
 import asyncio
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -31,6 +32,7 @@ from worker.errors import (
     TokenRefused,
     TooMuchAsked,
 )
+from worker.giving_way import Turns
 from worker.graph.usage import Usage
 from worker.outcomes import DeadLetter, RetryPolicy, Stored
 from worker.sealing import KeysUnreadable
@@ -61,6 +63,7 @@ class Bench:
             clock=self.clock,
             dice=lambda: 0.5,
             stop=lambda: self.stop(),
+            turns=Turns(1, time.monotonic),
         )
 
     def faults(self, *faults: Exception | None) -> "Bench":
