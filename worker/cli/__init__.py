@@ -41,7 +41,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
         "Leads of the past": {
             "backfill": "backfill.backfill",
             "backfills": "backfill.backfills",
-            "reconcile": "backfill.reconcile",
+            "reconcile": "reconcile.reconcile",
             "import": "import_leads.import_",
             "export-csv": "export_csv.export_csv",
         },
