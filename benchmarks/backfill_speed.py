@@ -38,6 +38,7 @@ from benchmarks.processes import Spent, Stopwatch
 from benchmarks.report import (
     Spread,
     as_help,
+    json_option,
     machine,
     print_machine,
     ratio,
@@ -229,9 +230,7 @@ def wait_for_a_look(rig: Rig) -> None:
 @click.option(
     "--with-empties/--without-empties", default=True, show_default=True, help="Empty result pages too."
 )
-@click.option(
-    "--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures here."
-)
+@json_option
 def main(
     leads: int, forms: int, latency: float, limit_of_sdk: int, pairs: int, processes: int, with_empties: bool,
     json_path: Path | None,

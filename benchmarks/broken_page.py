@@ -21,7 +21,7 @@ import psycopg
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.report import Spread, as_help, machine, print_machine, ratio, write_json
+from benchmarks.report import Spread, as_help, json_option, machine, print_machine, ratio, write_json
 from benchmarks.rig import WEBHOOK_PATH, Rig, build_rig, told_when_stuck, wait_until
 
 SPENT: Final = "calls spent, 5,000 waiting"
@@ -101,9 +101,7 @@ def budget_limit(rig: Rig, page_id: str, *words: str) -> None:
 @click.option("--rate", default=5.0, show_default=True, help="Leads a second a Page.")
 @click.option("--way", "ways", multiple=True, type=click.Choice(list(WAYS)), help="Only these; default all.")
 @click.option("--pairs", default=3, show_default=True, help="Healthy and broken stretches a way.")
-@click.option(
-    "--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures here."
-)
+@json_option
 def main(
     latency: float, seconds: float, rate: float, ways: tuple[str, ...], pairs: int, json_path: Path | None
 ) -> None:

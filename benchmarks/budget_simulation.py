@@ -60,7 +60,7 @@ from benchmarks.budget_model import (
     SimulatedLedger,
     Simulation,
 )
-from benchmarks.report import Spread, as_help, machine, print_machine, ratio, write_json
+from benchmarks.report import Spread, as_help, json_option, machine, print_machine, ratio, write_json
 from worker.budget.ledger import CALLS_PREFIX, PAGE_PREFIX, Granted, Refused, Unknown
 from worker.budget.policy import CALLS_PER_LEAD, Lane, Limit, Shares, Spent, Window
 from worker.embedded import ServerProcess, prepare_redis, wait_ready
@@ -583,9 +583,7 @@ def show_costs(figures: dict[str, Any], console: Console) -> None:
 )
 @click.option("--seed", default=1, show_default=True, help="The same seed, the same calls.")
 @click.option("--quick", is_flag=True, help="Few Pages: does it work.")
-@click.option(
-    "--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures here."
-)
+@json_option
 def main(
     pages: int,
     days: float,

@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from benchmarks.report import as_help, machine, print_machine, write_json
+from benchmarks.report import as_help, json_option, machine, print_machine, write_json
 from benchmarks.rig import WEBHOOK_PATH, Rig, build_rig, told_when_stuck, wait_until
 
 PATIENCE_SECONDS: Final = 120.0
@@ -44,9 +44,7 @@ SECOND_RATE: Final = 0.5
     "--rounding", default="floor", type=click.Choice(["floor", "nearest", "ceil"]), help="Of Meta's headers."
 )
 @click.option("--seed", default=4, show_default=True, help="Of kills and flushes.")
-@click.option(
-    "--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures here."
-)
+@json_option
 def main(
     window: int, windows: int, limit: int, latency: float, kill_every: float, flushes: int, rounding: str, seed: int,
     json_path: Path | None,

@@ -31,6 +31,7 @@ from rich.table import Table
 from benchmarks.processes import Spent, Stopwatch
 from benchmarks.report import (
     as_help,
+    json_option,
     machine,
     print_machine,
     remark_full_machine,
@@ -193,7 +194,7 @@ def show(verdict: Verdict, told: Mapping[str, Any], spent: Spent, seconds: float
 @click.option("--latency", default=0.15, show_default=True, help="Graph's, in seconds.")
 @click.option("--pages", default=10, show_default=True, help="Facebook Pages that they come from.")
 @click.option("--processes", default=2, show_default=True, help="Processes of leadsync's worker.")
-@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures here too.")
+@json_option
 def main(announced: int, latency: float, pages: int, processes: int, json_path: Path | None) -> None:
     console = Console()
     about = machine()

@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from benchmarks.report import as_help, machine, print_machine, write_json
+from benchmarks.report import as_help, json_option, machine, print_machine, write_json
 from benchmarks.rig import WEBHOOK_PATH, Rig, build_rig, told_when_stuck, wait_until
 
 PATIENCE_SECONDS: Final = 900.0
@@ -36,9 +36,7 @@ GOAL: Final = 1.5
 @click.option("--latency", default=0.1, show_default=True, help="Graph's, in seconds.")
 @click.option("--rate", default=5.0, show_default=True, help="Leads a second of the second Page.")
 @click.option("--seconds", default=20.0, show_default=True, help="One stretch of the second Page.")
-@click.option(
-    "--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures here."
-)
+@json_option
 def main(
     leads: int, override: int, latency: float, rate: float, seconds: float, json_path: Path | None
 ) -> None:

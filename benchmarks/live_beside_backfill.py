@@ -32,6 +32,7 @@ from benchmarks.processes import Spent, Stopwatch
 from benchmarks.report import (
     Spread,
     as_help,
+    json_option,
     machine,
     percentile,
     print_machine,
@@ -170,9 +171,7 @@ def _one(connection: "psycopg.Connection[Any]", query: str, *values: object) -> 
 @click.option(
     "--forms", default=2, show_default=True, type=click.IntRange(2), help="A Page; the first is live."
 )
-@click.option(
-    "--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures here."
-)
+@json_option
 def main(
     latency: float, rate: float, seconds: float, pairs: int, leads: int, forms: int, json_path: Path | None
 ) -> None:

@@ -27,7 +27,7 @@ from rich.table import Table
 
 from benchmarks.backfill_speed import BACKFILL_PATH, EXTRA, begin_backfill, wait_for_a_look
 from benchmarks.processes import Stopwatch
-from benchmarks.report import as_help, machine, print_machine, shares, spent_as_json, write_json
+from benchmarks.report import as_help, json_option, machine, print_machine, shares, spent_as_json, write_json
 from benchmarks.rig import Rig, build_rig, told_when_stuck, wait_until
 
 GOAL_MB: Final = 150.0
@@ -170,9 +170,7 @@ def _bar(console: Console, what: str, total: int) -> Iterator[Any]:
 @click.option("--leads", default=1_000_000, show_default=True, help="Of the one form.")
 @click.option("--latency", default=0.1, show_default=True, help="Graph's, in seconds.")
 @click.option("--with-export/--without-export", default=True, show_default=True, help="Export them, too.")
-@click.option(
-    "--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures here."
-)
+@json_option
 def main(leads: int, latency: float, with_export: bool, json_path: Path | None) -> None:
     console = Console()
     about = machine()

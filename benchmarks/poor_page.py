@@ -23,7 +23,7 @@ import psycopg
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.report import as_help, machine, print_machine, write_json
+from benchmarks.report import as_help, json_option, machine, print_machine, write_json
 from benchmarks.rig import WEBHOOK_PATH, Rig, build_rig, told_when_stuck, wait_until
 from worker.budget.policy import Lane, Refusal, Shares, Window, cadence
 from worker.clock import now
@@ -44,9 +44,7 @@ AT_ONCE: Final = 12
 @click.option("--days", default=3, show_default=True, type=click.IntRange(1), help="Days with the poller.")
 @click.option("--rate", default=1.0, show_default=True, help="Live leads a second.")
 @click.option("--latency", default=0.05, show_default=True, help="Graph's, in seconds.")
-@click.option(
-    "--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures here."
-)
+@json_option
 def main(window: int, days: int, rate: float, latency: float, json_path: Path | None) -> None:
     console = Console()
     about = machine()

@@ -38,6 +38,7 @@ from benchmarks.report import (
     Finding,
     Spread,
     as_help,
+    json_option,
     judge,
     machine,
     percentile,
@@ -227,7 +228,7 @@ def _costs(by_name: Mapping[str, Sequence[Turn]], other: str) -> Spread:
 @click.option("--pairs", default=5, show_default=True, help="Turns of each.")
 @click.option("--seconds", default=1.0, show_default=True, help="A turn.")
 @click.option("--pin/--no-pin", "pinned", default=True, show_default=True, help="Each to its cores.")
-@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures here too.")
+@json_option
 def main(
     sizes: tuple[int, ...],
     widths: tuple[int, ...],

@@ -17,6 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
+import click
 from rich.console import Console
 from rich.table import Table
 
@@ -26,6 +27,12 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 _PACKAGES: Final = ("celery", "kombu", "redis", "aiohttp", "psycopg", "requests", "flask", "waitress")
 FULL_MACHINE: Final = 0.9
 """From this share of all cores on, rates are the machine's limit rather than the program's."""
+json_option = click.option(
+    "--json",
+    "json_path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the figures here too.",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.broken_page import GOAL, PATIENCE_SECONDS, stretch
-from benchmarks.report import Spread, as_help, machine, print_machine, ratio, write_json
+from benchmarks.report import Spread, as_help, json_option, machine, print_machine, ratio, write_json
 from benchmarks.rig import WEBHOOK_PATH, Rig, build_rig, told_when_stuck, wait_until
 
 SUBCODES: Final = (
@@ -73,9 +73,7 @@ def calls(rig: Rig, page_id: str) -> int:
 @click.option("--rate", default=5.0, show_default=True, help="Leads a second a Page.")
 @click.option("--subcode", "subcodes", multiple=True, type=click.Choice(SUBCODES), help="Only these.")
 @click.option("--pairs", default=2, show_default=True, help="Healthy and revoked stretches a subcode.")
-@click.option(
-    "--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures here."
-)
+@json_option
 def main(
     latency: float, seconds: float, rate: float, subcodes: tuple[str, ...], pairs: int, json_path: Path | None
 ) -> None:

@@ -36,6 +36,7 @@ from benchmarks.report import (
     Finding,
     Spread,
     as_help,
+    json_option,
     judge,
     machine,
     print_machine,
@@ -270,7 +271,7 @@ def show(
 )  # fmt: skip
 @click.option("--leads", default=1_000, show_default=True, help="New leads a turn.")
 @click.option("--pairs", default=5, show_default=True, help="Turns of each.")
-@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures here too.")
+@json_option
 def main(
     rows: tuple[int, ...], pages: tuple[int, ...], leads: int, pairs: int, json_path: Path | None
 ) -> None:

@@ -39,6 +39,7 @@ from benchmarks.report import (
     Finding,
     Spread,
     as_help,
+    json_option,
     judge,
     machine,
     percentile,
@@ -286,7 +287,7 @@ def _cells(seconds: Sequence[float]) -> Iterator[str]:
 @click.option("--seconds", default=20.0, show_default=True, help="For so long each rate.")
 @click.option("--burst", default=3_000, show_default=True, help="Leads by which the capacity is measured.")
 @click.option("--beside", default=15.0, show_default=True, help="Up to this rate the peer goes along.")
-@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures here too.")
+@json_option
 def main(
     latency: float,
     portions: tuple[float, ...],

@@ -37,6 +37,7 @@ from benchmarks.report import (
     Finding,
     Spread,
     as_help,
+    json_option,
     judge,
     machine,
     print_machine,
@@ -187,7 +188,7 @@ class Bench:
 )
 @click.option("--prefetch", default=4, show_default=True, help="The peer's prefetch multiplier.")
 @click.option("--sweep-leads", default=600, show_default=True, help="Leads a candidate of the sweep.")
-@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures here too.")
+@json_option
 def main(
     latencies: tuple[float, ...],
     processes: tuple[int, ...],

@@ -1,6 +1,7 @@
 """The environment and the file `.env` -> Settings, read once. Nothing else here looks at os.environ.
 
-Invariant: every problem is in one ConfigurationError, one a line, and no message holds a secret's value.
+Invariant: every problem is in one ConfigurationError, one a line, and no message holds a secret's value. Some lines
+stand in worker/settings.py again: the receiver may lean on nothing of the worker but its front door.
 """
 
 from collections.abc import Callable, Mapping

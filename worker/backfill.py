@@ -37,7 +37,6 @@ class Store(Protocol[L]):
         self, room: int, per_page: int, now: datetime, *, walked: Mapping[str, int]
     ) -> tuple[L, ...]: ...
     async def keep(self, held: Sequence[L], now: datetime) -> None: ...
-    async def close(self, now: datetime) -> list[dict[str, Any]]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +49,16 @@ class WalkLimits:
 
 
 class BackfillRun(Generic[L]):
-    """One run: until no slice is due that this process may read, or `stop` says so. Used once."""
+    """One run: until no slice is due that this process may read, or `stop` says so. Used once.
+
+    `close` ends the backfills that are over, and answers which.
+    """
 
     def __init__(
         self,
         *,
         store: Store[L],
+        close: Callable[[datetime], Awaitable[list[dict[str, Any]]]],
         walk: Callable[[L], Awaitable[str]],
         limits: WalkLimits,
         clock: Callable[[], datetime],
@@ -63,6 +66,7 @@ class BackfillRun(Generic[L]):
         alive: Callable[[], Awaitable[None]],
     ) -> None:
         self._store = store
+        self._close_over = close
         self._walk = walk
         self._limits = limits
         self._clock = clock
@@ -123,7 +127,7 @@ class BackfillRun(Generic[L]):
         return len(ended)
 
     async def _close(self) -> None:
-        for row in await self._store.close(self._clock()):
+        for row in await self._close_over(self._clock()):
             log.info("backfill_ended", **{name: value for name, value in row.items() if value is not None})
 
     async def _keep(self) -> None:

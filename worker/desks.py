@@ -31,7 +31,6 @@ from worker.graph.account import Caller
 from worker.graph.client import GraphClient
 from worker.metrics import Meter
 from worker.neighbours import (
-    create_backfill_store,
     create_checker,
     create_form_finder,
     create_granter,
@@ -55,6 +54,7 @@ from worker.store.forms import FormStore
 from worker.store.health import HealthStore
 from worker.store.leads import LeadStore
 from worker.store.metrics import MetricStore
+from worker.store.reconciliations import ReconciliationStore
 from worker.store.status import StatusStore
 from worker.store.tokens import TokenStore
 from worker.store.trace import TraceStore
@@ -70,9 +70,30 @@ LOOKING: Final = (
 """For counts that end at a bound: a bitmap or a sequential scan reads everything before it counts the first row."""
 
 
-def command_client(settings: Settings) -> "aioredis.Redis":
+def _client(settings: Settings) -> "aioredis.Redis":
     """A command's own client of Redis, which gives up sooner than that of a process."""
     return aioredis.Redis.from_url(settings.redis_url, protocol=2, socket_timeout=5)
+
+
+@asynccontextmanager
+async def _servers(
+    settings: Settings, *, options: str = ""
+) -> AsyncIterator[tuple[AsyncConnectionPool, "aioredis.Redis"]]:
+    """Postgres and Redis for a command; `options` are those of Postgres' sessions."""
+    async with create_pool(settings, 1, options=options) as pool, _client(settings) as client:
+        yield pool, client
+
+
+@asynccontextmanager
+async def _graph(client: "aioredis.Redis", settings: Settings) -> AsyncIterator[GraphClient]:
+    """Graph for a command; its calls are added to the totals at the end, if Redis is there."""
+    meter = Meter()
+    totals = Totals(client, meter, consumer_name(socket.gethostname(), os.getpid()))
+    async with GraphClient(graph_settings(settings), steady, meter) as graph:
+        try:
+            yield graph
+        finally:
+            await add_quietly(totals)
 
 
 @asynccontextmanager
@@ -85,17 +106,14 @@ async def open_store(settings: Settings) -> AsyncIterator[LeadStore]:
 @asynccontextmanager
 async def open_stream(settings: Settings) -> AsyncIterator[LeadStream]:
     """The stream, for a command that asks a few questions and ends."""
-    async with command_client(settings) as client:
+    async with _client(settings) as client:
         yield LeadStream(client, "command", claim_after=settings.claim_after)
 
 
 @asynccontextmanager
 async def open_budget(settings: Settings) -> AsyncIterator[tuple[Ledger, Granter, BudgetStore]]:
     """Ledger, budget and its rows, for a command that asks a few questions and ends."""
-    async with (
-        create_pool(settings, 1) as pool,
-        command_client(settings) as client,
-    ):
+    async with _servers(settings) as (pool, client):
         ledger, rows = create_ledger(client, settings), BudgetStore(pool)
         yield ledger, create_granter(ledger, rows, settings), rows
 
@@ -112,24 +130,9 @@ class Lookout:
 @asynccontextmanager
 async def open_lookout(settings: Settings) -> AsyncIterator[Lookout]:
     """Stream, ledger and rows, for a command that looks once or again and again; either server may be away."""
-    async with (
-        create_pool(settings, 1, options=LOOKING) as pool,
-        command_client(settings) as client,
-    ):
+    async with _servers(settings, options=LOOKING) as (pool, client):
         stream = LeadStream(client, "command", claim_after=settings.claim_after)
         yield Lookout(stream, create_ledger(client, settings), StatusStore(pool))
-
-
-@asynccontextmanager
-async def open_graph(client: "aioredis.Redis", settings: Settings) -> AsyncIterator[GraphClient]:
-    """Graph for a command; its calls are added to the totals at the end, if Redis is there."""
-    meter = Meter()
-    totals = Totals(client, meter, consumer_name(socket.gethostname(), os.getpid()))
-    async with GraphClient(graph_settings(settings), steady, meter) as graph:
-        try:
-            yield graph
-        finally:
-            await add_quietly(totals)
 
 
 @asynccontextmanager
@@ -151,11 +154,7 @@ class Ward:
 @asynccontextmanager
 async def open_ward(settings: Settings, ring: Callable[[], Awaitable[None]]) -> AsyncIterator[Ward]:
     """Rows, ledger and Graph, for a command that checks Pages and ends."""
-    async with (
-        create_pool(settings, 1) as pool,
-        command_client(settings) as client,
-        open_graph(client, settings) as graph,
-    ):
+    async with _servers(settings) as (pool, client), _graph(client, settings) as graph:
         budget = create_granter(create_ledger(client, settings), BudgetStore(pool), settings)
         tokens = create_tokens(pool, settings)
         yield Ward(
@@ -180,11 +179,7 @@ class Desk:
 @asynccontextmanager
 async def open_desk(settings: Settings) -> AsyncIterator[Desk]:
     """Rows, ledger and Graph, for a command that begins a backfill and ends."""
-    async with (
-        create_pool(settings, 1) as pool,
-        command_client(settings) as client,
-        open_graph(client, settings) as graph,
-    ):
+    async with _servers(settings) as (pool, client), _graph(client, settings) as graph:
         yield _create_desk(pool, client, graph, settings)
 
 
@@ -195,7 +190,7 @@ def _create_desk(
     ledger, rows, form_rows = create_ledger(client, settings), BudgetStore(pool), FormStore(pool)
     budget = create_granter(ledger, rows, settings)
     return Desk(
-        create_backfill_store(pool, LeadStore(pool, store_settings(settings)), settings),
+        BackfillStore(pool),
         form_rows,
         create_form_finder(graph, budget, form_rows, tokens, settings),
         ledger,
@@ -216,11 +211,7 @@ class ConnectingDesk:
 @asynccontextmanager
 async def open_connecting(settings: Settings) -> AsyncIterator[ConnectingDesk]:
     """Rows, ledger, keys and Graph, for a command that connects Pages and ends."""
-    async with (
-        create_pool(settings, 1) as pool,
-        command_client(settings) as client,
-        open_graph(client, settings) as graph,
-    ):
+    async with _servers(settings) as (pool, client), _graph(client, settings) as graph:
         desk = _create_desk(pool, client, graph, settings)
         caller = Caller(settings.app_id, settings.graph_version, settings.app_secrets[0])
         calls, keys, token_rows = Calls(graph, desk.budget, now), create_keys(settings), TokenStore(pool)
@@ -254,7 +245,14 @@ async def open_connecting(settings: Settings) -> AsyncIterator[ConnectingDesk]:
 async def open_backfills(settings: Settings) -> AsyncIterator[BackfillStore]:
     """The rows of backfills, for a command that asks a few questions and ends."""
     async with create_pool(settings, 1) as pool:
-        yield create_backfill_store(pool, LeadStore(pool, store_settings(settings)), settings)
+        yield BackfillStore(pool)
+
+
+@asynccontextmanager
+async def open_reconciliations(settings: Settings) -> AsyncIterator[ReconciliationStore]:
+    """What comparing found, for a command that asks a few questions and ends."""
+    async with create_pool(settings, 1) as pool:
+        yield ReconciliationStore(pool)
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,10 +267,7 @@ class ErasureDesk:
 @asynccontextmanager
 async def open_erasures(settings: Settings) -> AsyncIterator[ErasureDesk]:
     """Erased rows and the list in Redis, for a command that carries out an order and ends."""
-    async with (
-        create_pool(settings, 1) as pool,
-        command_client(settings) as client,
-    ):
+    async with _servers(settings) as (pool, client):
         rows, listed = ErasureStore(pool), ErasedList(client)
         yield ErasureDesk(rows, listed, Forgetter(rows, listed, now))
 
@@ -296,12 +291,8 @@ class TraceDesk:
 @asynccontextmanager
 async def open_trace(settings: Settings) -> AsyncIterator[TraceDesk]:
     """Rows, stream and Graph, for a command that looks for one lead and ends."""
-    async with (
-        create_pool(settings, 1) as pool,
-        command_client(settings) as client,
-        AsyncExitStack() as opened,
-    ):
-        graph = open_graph(client, settings) if settings.app_secrets else None
+    async with _servers(settings) as (pool, client), AsyncExitStack() as opened:
+        graph = _graph(client, settings) if settings.app_secrets else None
 
         async def find(leadgen_id: str, since_ms: int, told: Callable[[int, int], None]) -> Standing:
             return await search(client, leadgen_id, since_ms=since_ms, told=told)
@@ -313,7 +304,7 @@ async def open_trace(settings: Settings) -> AsyncIterator[TraceDesk]:
             await opened.enter_async_context(graph) if graph else None,
             create_granter(create_ledger(client, settings), BudgetStore(pool), settings),
             create_tokens(pool, settings),
-            create_backfill_store(pool, LeadStore(pool, store_settings(settings)), settings),
+            BackfillStore(pool),
         )
 
 

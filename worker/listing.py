@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 import structlog
 
-from worker.asks import RESULT_PAGE_LIMIT, USUAL_RATE, ByListing
+from worker.asks import USUAL_RATE, ByListing
 from worker.batches import InFlight
 from worker.budget.policy import Answer, Budget, Grant, Lane, Refusal
 from worker.errors import (
@@ -30,6 +30,7 @@ from worker.errors import (
 from worker.graph.wire import ResultPage
 from worker.inbox import is_id
 from worker.outcomes import Stored
+from worker.result_pages import ResultPageLimits
 from worker.tokens import PageTokens
 from worker.verdicts import Settled, Verdicts
 
@@ -44,8 +45,6 @@ TIGHT_PART: Final = 4
 TIGHT_FOR: Final = timedelta(minutes=10)
 BY_ID_FOR: Final = timedelta(minutes=10)
 """How long a form whose listing brought less than it cost is read by id only."""
-SMALLER_FOR: Final = timedelta(hours=1)
-"""How long a form that asked for smaller result pages gets them."""
 
 
 class Graph(Protocol):
@@ -85,7 +84,7 @@ class ListingReader:
         self._verdicts = verdicts
         self._clock = clock
         self._rates: dict[str, float] = {}
-        self._smaller: dict[str, tuple[int, datetime]] = {}
+        self._limits = ResultPageLimits(clock)
         self._by_id_until: dict[str, datetime] = {}
         self._tight_until: dict[str, datetime] = {}
 
@@ -142,11 +141,11 @@ class ListingReader:
                 return self._verdicts.no_grant(left, error)
             except LeadSyncError as error:
                 return await self._verdicts.failed(page_id, left, error)
+            limit = self._limits.of(ask.form_id)
             try:
                 page = await self._graph.list_leads(
-                    ask.form_id, ask.since, ask.until, fields, token, answer, limit=self._limit(ask.form_id),
-                    after=after,
-                )  # fmt: skip
+                    ask.form_id, ask.since, ask.until, fields, token, answer, limit=limit, after=after
+                )
             except GrantLapsed:
                 continue  # nothing was sent
             except TokenRefused as error:
@@ -156,9 +155,9 @@ class ListingReader:
                 return await self._verdicts.failed(page_id, left, error)
             except TooMuchAsked:
                 found.calls += 1
-                if self._limit(ask.form_id) == 1:
+                if limit == 1:
                     break
-                self._ask_for_less(ask.form_id)
+                self._limits.was_too_much(ask.form_id, limit)
                 continue
             except (NotVisibleYet, PermissionRefused, RequestRefused):
                 # Of the form, the edge or the ad fields; reading by id tells of each lead which.
@@ -207,13 +206,6 @@ class ListingReader:
             return
         log.info("listing_read", page_id=page_id, form_id=ask.form_id, leads=asked, calls=found.calls)
         await self._verdicts.saved(page_id, asked - found.calls)
-
-    def _limit(self, form_id: str) -> int:
-        limit, until = self._smaller.get(form_id, (RESULT_PAGE_LIMIT, None))
-        return limit if until is None or until > self._clock() else RESULT_PAGE_LIMIT
-
-    def _ask_for_less(self, form_id: str) -> None:
-        self._smaller[form_id] = (max(1, self._limit(form_id) // 2), self._clock() + SMALLER_FOR)
 
 
 def _still(until: dict[str, datetime], now: datetime) -> dict[str, datetime]:

@@ -24,7 +24,6 @@ from worker.probing import Prober
 from worker.sealing import Keys
 from worker.settings import Settings
 from worker.steady import machine, steady
-from worker.store.backfills import BackfillStore
 from worker.store.budget import BudgetStore
 from worker.store.forms import FormStore
 from worker.store.health import HealthStore
@@ -88,11 +87,6 @@ def create_tokens(pool: AsyncConnectionPool, settings: Settings) -> StoredTokens
     """The Pages' tokens."""
     given = GivenTokens(settings.page_tokens, settings.page_tokens_file)
     return StoredTokens(TokenStore(pool), create_keys(settings), given, steady)
-
-
-def create_backfill_store(pool: AsyncConnectionPool, leads: LeadStore, settings: Settings) -> BackfillStore:
-    """The rows of backfills."""
-    return BackfillStore(pool, leads, lease_seconds=settings.lease_seconds)
 
 
 def create_form_finder(

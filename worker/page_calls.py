@@ -36,6 +36,9 @@ log = structlog.get_logger("health")
 ACCOUNTS_TRIED: Final = 3
 """Where it is not known from whose token that of the Page was derived."""
 
+REFUSED_OTHERWISE: Final = (PermissionRefused, NotVisibleYet, RequestRefused)
+"""Answers that refuse something, and by which the token is known to be good."""
+
 T = TypeVar("T")
 
 
@@ -67,6 +70,11 @@ class TokenMissing(TokenRefused):
     """There is no token of the Page at all."""
 
     reason = "token_missing"
+
+    @classmethod
+    def told_apart(cls, error: TokenRefused) -> TokenRefused:
+        """The error itself, unless it says only that there is no token."""
+        return cls(str(error)) if error.reason == TokenRefused.reason else error
 
 
 @dataclass(slots=True)
@@ -115,7 +123,7 @@ class PageCalls:
             await self._find_seal(talk)
         except TokenRefused as error:
             if not await self._derive(talk):
-                talk.refusal = error if error.reason != TokenRefused.reason else TokenMissing(str(error))
+                talk.refusal = TokenMissing.told_apart(error)
         except StoreUnavailable:
             raise
         except LeadSyncError as error:
@@ -138,7 +146,7 @@ class PageCalls:
                 if isinstance(error, ProofRefused) or not await self._renew(talk):
                     talk.refusal = error
             except LeadSyncError as error:
-                talk.answered |= isinstance(error, PermissionRefused | NotVisibleYet | RequestRefused)
+                talk.answered |= isinstance(error, REFUSED_OTHERWISE)
                 return error
             else:
                 talk.answered = True

@@ -5,7 +5,7 @@ and from where on; it is handed rows, clock and settings and imports no I/O. Inv
 runs that lack nothing, never past now less the lag; a form that is new here is read from its beginning.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
@@ -37,7 +37,6 @@ class Rows(Protocol):
     ) -> list[dict[str, Any]]: ...
     async def deep_due(self, before: datetime, most: int = 200) -> list[dict[str, Any]]: ...
     async def live_leads(self, page_id: str, now: datetime) -> int: ...
-    async def open(self, plan: Plan, now: datetime) -> tuple[int, bool]: ...
     async def reconcile_at(
         self,
         form_id: str,
@@ -64,10 +63,17 @@ class ReconcileSettings:
 
 
 class Reconciler:
-    """Begins comparisons. `clock` gives aware UTC."""
+    """Begins comparisons. `begin` writes one down, its id and whether it is new; `clock` gives aware UTC."""
 
-    def __init__(self, rows: Rows, settings: ReconcileSettings, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        rows: Rows,
+        begin: Callable[[Plan, datetime], Awaitable[tuple[int, bool]]],
+        settings: ReconcileSettings,
+        clock: Callable[[], datetime],
+    ) -> None:
         self._rows = rows
+        self._begin_run = begin
         self._settings = settings
         self._clock = clock
         self.taken_up: frozenset[str] = frozenset()
@@ -103,7 +109,7 @@ class Reconciler:
         for form in await self._rows.deep_due(now - self._settings.deep):
             plan = deep_plan(form, now=now, lag=self._settings.lag)
             if plan is not None:
-                begun += (await self._rows.open(plan, now))[1]
+                begun += (await self._begin_run(plan, now))[1]
         return {"compared_in_full": begun}
 
     async def _pace(self, form: dict[str, Any], now: datetime) -> timedelta:
@@ -129,7 +135,7 @@ class Reconciler:
         plan = _plan(form, "backfill", None, now, self._settings.lag)
         if plan is None:
             return 0
-        _, is_new = await self._rows.open(plan, now)
+        _, is_new = await self._begin_run(plan, now)
         await self._rows.reconcile_at(form["form_id"], now + BACKFILL_AGAIN)
         return int(is_new)
 
@@ -140,7 +146,7 @@ class Reconciler:
             since = max(since, form["read_from"])
         plan = _plan(form, "reconcile", since, now, self._settings.lag)
         if plan is not None:
-            begun = int((await self._rows.open(plan, now))[1])
+            begun = int((await self._begin_run(plan, now))[1])
         every = pace if form["is_active"] else pace * QUIET_PARTS
         if form["status"] not in (None, "ACTIVE") and not form["is_active"]:
             every = max(every, CLOSED_EVERY)

@@ -36,7 +36,6 @@ from worker.inbox import BACKFILL_QUEUE, LIVE_QUEUE, UPKEEP_QUEUE
 from worker.limits import LimitKeeper
 from worker.metrics import RECOVERED, REFERENCES, SLICES, WEBHOOK_TO_ROW, Meter
 from worker.neighbours import (
-    create_backfill_store,
     create_checker,
     create_form_finder,
     create_granter,
@@ -52,12 +51,14 @@ from worker.reconcile import Reconciler, ReconcileSettings
 from worker.settings import Settings, environment
 from worker.sources import DueSource, StreamSource
 from worker.steady import machine, steady
-from worker.store.backfills import LeasedSlice
+from worker.store.backfills import BackfillStore
 from worker.store.budget import BudgetStore
 from worker.store.erasures import ErasureStore
 from worker.store.forms import FormStore
 from worker.store.health import HealthStore
 from worker.store.leads import LeadStore
+from worker.store.reconciliations import ReconciliationStore
+from worker.store.slices import LeasedSlice, SliceStore
 from worker.stream import LeadStream, consumer_name
 from worker.sync import Limits, Run
 from worker.totals import Totals, add_quietly
@@ -185,13 +186,16 @@ class Runtime:
         self._form_store = FormStore(pool)
         self._forms = create_form_finder(graph, budget, self._form_store, tokens, settings)
         self._store = LeadStore(pool, store_settings(settings))
-        self._backfills = create_backfill_store(pool, self._store, settings)
-        self._reconciler = Reconciler(self._backfills, reconcile_settings(settings), now)
+        self._slices = SliceStore(pool, self._store, lease_seconds=settings.lease_seconds)
+        self._backfills = BackfillStore(pool)
+        self._reconciler = Reconciler(
+            ReconciliationStore(pool), self._backfills.open, reconcile_settings(settings), now
+        )
         self._turns = Turns(settings.backfill_share_beside_live, time.monotonic)
         self._walker = SliceWalker(
             graph=graph,
             budget=budget,
-            store=self._backfills,
+            store=self._slices,
             tokens=tokens,
             policy=_policy(settings),
             clock=now,
@@ -255,7 +259,8 @@ class Runtime:
         """Walk the slices of the past that are due."""
         await self._stream.progress(BACKFILL_QUEUE)
         run: BackfillRun[LeasedSlice] = BackfillRun(
-            store=self._backfills,
+            store=self._slices,
+            close=self._backfills.close,
             walk=self._walker.walk,
             limits=WalkLimits(
                 slices=self._settings.backfill_slices_per_process,

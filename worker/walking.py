@@ -16,7 +16,6 @@ from typing import Final, Generic, Protocol, TypeVar
 
 import structlog
 
-from worker.asks import RESULT_PAGE_LIMIT
 from worker.batches import InFlight
 from worker.budget.policy import Budget, Grant, Lane, Refusal
 from worker.errors import (
@@ -39,6 +38,7 @@ from worker.inbox import is_id
 from worker.lead import Lead
 from worker.outcomes import DeadLetter, Park, Retry, RetryPolicy, Stored, listing_outcome_of
 from worker.plans import utc
+from worker.result_pages import ResultPageLimits
 from worker.sealing import KeysUnreadable
 from worker.slices import Slice, parted
 from worker.tokens import PageTokens
@@ -50,8 +50,6 @@ REFUSALS_TO_REDUCE: Final = 3
 REDUCED_FOR: Final = timedelta(minutes=5)
 """How long they go without. Short: what is listed so is in part until it is listed again, and a question more costs
 little."""
-SMALLER_FOR: Final = timedelta(hours=1)
-"""How long a form that asked for smaller result pages gets them."""
 AD_REFUSED: Final = "throttled_ad"
 """Why a slice waits that shares its wait with nothing else of its Page."""
 LEDGER_AGAIN: Final = timedelta(seconds=5)
@@ -184,7 +182,7 @@ class SliceWalker(Generic[L]):
         self._turns = turns
         self._reduced_until: dict[str, datetime] = {}
         self._refusals: Counter[str] = Counter()
-        self._smaller: dict[str, tuple[int, datetime]] = {}
+        self._limits = ResultPageLimits(clock)
 
     async def walk(self, leased: L) -> str:
         """Walk until the slice is done or has to wait; a word for what became of it.
@@ -230,7 +228,7 @@ class SliceWalker(Generic[L]):
 
     async def _ask(self, leased: L, walk: _Walk, token: str, grant: Grant) -> ResultPage:
         walk.fields = REDUCED_FIELDS if walk.is_reduced else self._fields(leased.page_id)
-        walk.limit = self._limit(leased.object_id)
+        walk.limit = self._limits.of(leased.object_id)
         page = await self._graph.list_leads(
             leased.object_id, leased.span.since, leased.span.until, walk.fields, token, grant, limit=walk.limit,
             after=walk.after,
@@ -312,9 +310,7 @@ class SliceWalker(Generic[L]):
             walk.lapses += 1
             return walk.lapses <= LAPSES  # nothing was sent
         if isinstance(error, TooMuchAsked):
-            # Walks side by side learn it at the same time: half of what was asked for, not of what is left by now.
-            smaller = min(self._limit(leased.object_id), max(1, walk.limit // 2))
-            self._smaller[leased.object_id] = (smaller, self._clock() + SMALLER_FOR)
+            self._limits.was_too_much(leased.object_id, walk.limit)
             return walk.limit > 1
         if isinstance(error, PermissionRefused) and walk.fields is FULL_FIELDS:
             # It may be the ad fields only.
@@ -397,10 +393,6 @@ class SliceWalker(Generic[L]):
             self._refusals.pop(page_id, None)
             until = None
         return FULL_FIELDS if until is None else REDUCED_FIELDS
-
-    def _limit(self, object_id: str) -> int:
-        limit, until = self._smaller.get(object_id, (RESULT_PAGE_LIMIT, None))
-        return limit if until is not None and until > self._clock() else RESULT_PAGE_LIMIT
 
 
 def _scopes(leased: Leased) -> tuple[str, ...]:

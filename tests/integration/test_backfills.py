@@ -27,9 +27,11 @@ from worker.outcomes import DeadLetter, Retry, RetryPolicy, Snooze, Stored
 from worker.plans import Plan, utc
 from worker.reconcile import Reconciler, ReconcileSettings
 from worker.slices import Slice
-from worker.store.backfills import DIVIDE, LEASES, WRITE, WRITE_PLAN, BackfillStore, LeasedSlice
+from worker.store.backfills import LEASES, BackfillStore
 from worker.store.lead_rows import json_of
 from worker.store.leads import LeadStore, StoreSettings
+from worker.store.reconciliations import ReconciliationStore
+from worker.store.slices import DIVIDE, WRITE, WRITE_PLAN, LeasedSlice, SliceStore
 from worker.walking import SliceWalker
 
 T = TypeVar("T")
@@ -73,9 +75,14 @@ def reference(leadgen_id: int | str) -> InFlight:
 class World:
     """The stores under test and a look at their tables beside them."""
 
-    store: BackfillStore
+    backfills: BackfillStore
+    slices: SliceStore
+    reconciliations: ReconciliationStore
     leads: LeadStore
     pool: AsyncConnectionPool
+
+    def reconciler(self, settings: ReconcileSettings, clock: FrozenClock) -> Reconciler:
+        return Reconciler(self.reconciliations, self.backfills.open, settings, clock)
 
     async def sql(self, statement: str, *parameters: object) -> list[dict[str, Any]]:
         async with self.pool.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
@@ -110,11 +117,11 @@ class World:
     async def lease(
         self, now: datetime = NOW, *, room: int = 100, per_page: int = 100, **walked: int
     ) -> tuple[LeasedSlice, ...]:
-        return await self.store.lease(room, per_page, now, walked=walked)
+        return await self.slices.lease(room, per_page, now, walked=walked)
 
     async def leased(self, plan: Plan, now: datetime = NOW) -> LeasedSlice:
         """The one slice of a plan that is begun now."""
-        await self.store.open(plan, now)
+        await self.backfills.open(plan, now)
         (one,) = await self.lease(now)
         return one
 
@@ -123,9 +130,9 @@ class World:
     ) -> None:
         """Begin, walk and end a plan of one slice."""
         one = await self.leased(plan, now)
-        await self.store.write_leads(one, leads, calls=1, now=now)
-        await self.store.finish(one, now)
-        await self.store.close(now)
+        await self.slices.write_leads(one, leads, calls=1, now=now)
+        await self.slices.finish(one, now)
+        await self.backfills.close(now)
 
     async def repaired(self) -> dict[str, str]:
         return {
@@ -148,8 +155,10 @@ def on_store(database: str) -> Callable[[Callable[[World], Awaitable[T]]], T]:
         async def inner() -> T:
             async with AsyncConnectionPool(database, min_size=1, max_size=12, open=False, timeout=30) as pool:
                 leads = LeadStore(pool, StoreSettings())
-                store = BackfillStore(pool, leads, lease_seconds=LEASE)
-                return await scenario(World(store, leads, pool))
+                slices = SliceStore(pool, leads, lease_seconds=LEASE)
+                return await scenario(
+                    World(BackfillStore(pool), slices, ReconciliationStore(pool), leads, pool)
+                )
 
         return asyncio.run(inner())
 
@@ -160,12 +169,14 @@ def test_the_same_backfill_asked_twice_is_one(on_store: Any) -> None:
     """Also by twenty at the same moment; another purpose, object or stretch is another."""
 
     async def scenario(world: World) -> None:
-        begun = await asyncio.gather(*(world.store.open(a_plan(parts=3), NOW) for _ in range(20)))
+        begun = await asyncio.gather(*(world.backfills.open(a_plan(parts=3), NOW) for _ in range(20)))
         assert len({backfill_id for backfill_id, _ in begun}) == 1
         assert Counter(is_new for _, is_new in begun) == {True: 1, False: 19}
         assert await world.states() == {"waiting": 3}
         others = [a_plan("deep"), a_plan(object_id="5"), a_plan(asked_since=NOW), a_plan(asked_until=NOW)]
-        assert [is_new for plan in others for _, is_new in [await world.store.open(plan, NOW)]] == [True] * 4
+        assert [is_new for plan in others for _, is_new in [await world.backfills.open(plan, NOW)]] == [
+            True
+        ] * 4
 
     on_store(scenario)
 
@@ -175,7 +186,7 @@ def test_a_backfill_that_ended_can_be_begun_again(on_store: Any) -> None:
 
     async def scenario(world: World) -> None:
         await world.run(a_plan(), stored(1))
-        assert (await world.store.open(a_plan(), NOW))[1]
+        assert (await world.backfills.open(a_plan(), NOW))[1]
 
     on_store(scenario)
 
@@ -185,7 +196,7 @@ def test_slices_are_leased_pages_in_turns_and_each_to_one(on_store: Any) -> None
 
     async def scenario(world: World) -> None:
         for page in range(1, 4):
-            await world.store.open(a_plan(page_id=str(page), object_id=str(page), parts=20), NOW)
+            await world.backfills.open(a_plan(page_id=str(page), object_id=str(page), parts=20), NOW)
         first = await world.lease(room=6, per_page=4)
         assert Counter(one.page_id for one in first) == {"1": 2, "2": 2, "3": 2}
         asked = (world.lease(room=9, per_page=3) for _ in range(10))
@@ -200,10 +211,10 @@ def test_a_page_gets_no_more_walks_than_its_share(on_store: Any) -> None:
     """What is walked already counts; another Page's walks do not."""
 
     async def scenario(world: World) -> None:
-        await world.store.open(a_plan(parts=20), NOW)
-        assert len(await world.store.lease(9, 5, NOW, walked={PAGE: 3, "7": 9})) == 2
-        assert await world.store.lease(9, 5, NOW, walked={PAGE: 5}) == ()
-        assert await world.store.lease(9, 5, NOW, walked={PAGE: 8}) == ()
+        await world.backfills.open(a_plan(parts=20), NOW)
+        assert len(await world.slices.lease(9, 5, NOW, walked={PAGE: 3, "7": 9})) == 2
+        assert await world.slices.lease(9, 5, NOW, walked={PAGE: 5}) == ()
+        assert await world.slices.lease(9, 5, NOW, walked={PAGE: 8}) == ()
 
     on_store(scenario)
 
@@ -218,13 +229,13 @@ def test_a_lease_that_ended_is_taken_again_and_the_older_turn_changes_nothing(on
         assert (new.slice_id, new.turn) == (old.slice_id, old.turn + 1)
         before = await world.slice_row(new)
         later = after_now(LEASE + 1)
-        assert not await world.store.write_leads(old, [stored(1)], calls=1, now=later)
-        assert not await world.store.finish(old, later)
-        await world.store.fail(old, "told", calls=1, now=later)
-        await world.store.put_off(old, later, "told", attempts=9, failed_for="told", calls=1)
-        await world.store.divide(old, (Slice(SPAN.since, SPAN.since + 1),), calls=1, now=later)
-        await world.store.restart(old, calls=1, now=later)
-        await world.store.keep([old], later)
+        assert not await world.slices.write_leads(old, [stored(1)], calls=1, now=later)
+        assert not await world.slices.finish(old, later)
+        await world.slices.fail(old, "told", calls=1, now=later)
+        await world.slices.put_off(old, later, "told", attempts=9, failed_for="told", calls=1)
+        await world.slices.divide(old, (Slice(SPAN.since, SPAN.since + 1),), calls=1, now=later)
+        await world.slices.restart(old, calls=1, now=later)
+        await world.slices.keep([old], later)
         assert await world.slice_row(new) == before
         assert await world.states() == {"waiting": 1}
         assert await world.sql("select * from findings") == []
@@ -238,9 +249,9 @@ def test_a_lease_that_is_kept_lasts(on_store: Any) -> None:
 
     async def scenario(world: World) -> None:
         one = await world.leased(a_plan())
-        await world.store.keep([one], after_now(100))
+        await world.slices.keep([one], after_now(100))
         assert await world.lease(after_now(100 + LEASE - 1)) == ()
-        await world.store.write_leads(one, [], calls=1, now=after_now(200))
+        await world.slices.write_leads(one, [], calls=1, now=after_now(200))
         assert await world.lease(after_now(200 + LEASE - 1)) == ()
         assert len(await world.lease(after_now(200 + LEASE))) == 1
 
@@ -251,11 +262,11 @@ def test_a_slice_that_no_walk_survives_is_given_up(on_store: Any) -> None:
     """Leases that end without a word are counted: a slice whose walks crash is not read for ever."""
 
     async def scenario(world: World) -> None:
-        await world.store.open(a_plan(), NOW)
+        await world.backfills.open(a_plan(), NOW)
         leases = []
         for n in range(LEASES + 1):
             leases.append(await world.lease(after_now(n * LEASE)))
-            await world.store.close(after_now((n + 1) * LEASE))
+            await world.backfills.close(after_now((n + 1) * LEASE))
         assert [len(leased) for leased in leases] == [1] * LEASES + [0]
         assert (await world.sql("select state, reason from backfills"))[0] == {
             "state": "failed",
@@ -287,7 +298,7 @@ def test_a_lead_beats_what_is_not_stored_and_leaves_the_rest_alone(on_store: Any
         leads = [stored(n, ad_name="new") for n in (1, 2, 3, 4, 5)]
         leads += [stored(6, in_part=True), stored(7), (reference(8), DeadLetter("lead_malformed"))]
         leads += [stored(9, in_part=True)]
-        assert await world.store.write_leads(one, leads, calls=1, now=later)
+        assert await world.slices.write_leads(one, leads, calls=1, now=later)
         states = {n: (await world.row(n))["state"] for n in range(1, 10)}
         assert states == {n: {5: "erased", 8: "dead"}.get(n, "stored") for n in range(1, 10)}
         third = await world.row(3)
@@ -316,7 +327,7 @@ def test_a_dead_letter_of_a_listing_changes_no_row_that_is_there(on_store: Any) 
         before = await world.sql("select * from leadgen order by 1")
         one = await world.leased(a_plan("deep"))
         leads = [(reference(n), DeadLetter("lead_malformed")) for n in (1, 2, 3)]
-        await world.store.write_leads(one, leads, calls=1, now=after_now(1))
+        await world.slices.write_leads(one, leads, calls=1, now=after_now(1))
         assert await world.sql("select * from leadgen order by 1") == before
 
     on_store(scenario)
@@ -360,7 +371,7 @@ def test_a_row_that_postgres_refuses_is_a_dead_letter_and_costs_no_other(on_stor
         one = await world.leased(a_plan("reconcile"))
         leads: list[tuple[InFlight, Stored | DeadLetter]] = [stored(n) for n in range(1, 12)]
         leads[6] = (reference(7), Stored(replace(a_lead(7), **HOSTILE[hostile])))
-        assert await world.store.write_leads(one, leads, calls=2, now=NOW)
+        assert await world.slices.write_leads(one, leads, calls=2, now=NOW)
         row = await world.row(7)
         assert row["state"] == "dead"
         assert row["reason"].startswith("row_refused_")
@@ -368,8 +379,8 @@ def test_a_row_that_postgres_refuses_is_a_dead_letter_and_costs_no_other(on_stor
         assert len(await world.sql("select 1 from leadgen where state = 'stored'")) == 10
         told = await world.slice_row(one)
         assert (told["leads"], told["stored"], told["calls"]) == (11, 10, 2)
-        await world.store.finish(one, NOW)
-        await world.store.close(NOW)
+        await world.slices.finish(one, NOW)
+        await world.backfills.close(NOW)
         assert (await world.report())["unexplained"] == 1
 
     on_store(scenario)
@@ -405,14 +416,14 @@ def test_a_second_reading_forgets_what_the_first_had_found(on_store: Any) -> Non
     async def scenario(world: World) -> None:
         await world.form(watermark=utc(SPAN.since))
         one = await world.leased(a_plan("reconcile"))
-        await world.store.write_leads(one, [stored(1), stored(2)], calls=1, now=NOW)
+        await world.slices.write_leads(one, [stored(1), stored(2)], calls=1, now=NOW)
         (two,) = await world.lease(after_now(LEASE))
-        await world.store.write_leads(two, [stored(1)], calls=1, now=after_now(LEASE))
-        await world.store.restart(two, calls=1, now=after_now(LEASE))
+        await world.slices.write_leads(two, [stored(1)], calls=1, now=after_now(LEASE))
+        await world.slices.restart(two, calls=1, now=after_now(LEASE))
         for n in (1, 2, 3):
-            await world.store.write_leads(two, [stored(n)], calls=1, now=after_now(LEASE))
-        await world.store.finish(two, after_now(LEASE))
-        await world.store.close(after_now(LEASE))
+            await world.slices.write_leads(two, [stored(n)], calls=1, now=after_now(LEASE))
+        await world.slices.finish(two, after_now(LEASE))
+        await world.backfills.close(after_now(LEASE))
         assert await world.metas() == {TODAY: 3}
         assert await world.repaired() == {str(n): "missing" for n in (1, 2, 3)}
         assert (await world.slice_row(two))["leads"] == 3
@@ -427,18 +438,18 @@ def test_a_divided_slice_gives_way_to_its_parts(on_store: Any) -> None:
         await world.form(watermark=utc(SPAN.since))
         one = await world.leased(a_plan("reconcile"))
         middle = SPAN.since + 9
-        await world.store.write_leads(one, [stored(1)], calls=1, now=NOW)
+        await world.slices.write_leads(one, [stored(1)], calls=1, now=NOW)
         parts = (Slice(SPAN.since, middle), Slice(middle, SPAN.until))
-        await world.store.divide(one, parts, calls=0, now=NOW)
+        await world.slices.divide(one, parts, calls=0, now=NOW)
         assert await world.states() == {"divided": 1, "waiting": 2}
         found = await world.lease()
         assert {part.span for part in found} == set(parts)
-        await world.store.write_leads(found[1], [stored(1)], calls=1, now=NOW)
+        await world.slices.write_leads(found[1], [stored(1)], calls=1, now=NOW)
         for part in found:
-            await world.store.finish(part, NOW)
-        await world.store.close(NOW)
+            await world.slices.finish(part, NOW)
+        await world.backfills.close(NOW)
         assert await world.metas() == {TODAY: 1}
-        (told,) = await world.store.progress()
+        (told,) = await world.backfills.progress()
         assert (told["slices"], told["slices_done"], told["leads"], told["calls"]) == (2, 2, 1, 2)
 
     on_store(scenario)
@@ -448,18 +459,18 @@ def test_a_page_is_put_off_but_for_what_is_being_read(on_store: Any) -> None:
     """Slices that are due wait; one that waits for longer, another Page's and leased ones stay as they are."""
 
     async def scenario(world: World) -> None:
-        await world.store.open(a_plan(parts=4), NOW)
+        await world.backfills.open(a_plan(parts=4), NOW)
         held, later = await world.lease(room=2)
-        await world.store.open(a_plan(page_id=OTHER_PAGE, object_id="5"), NOW)
-        await world.store.put_off(
+        await world.backfills.open(a_plan(page_id=OTHER_PAGE, object_id="5"), NOW)
+        await world.slices.put_off(
             later, after_now(900), "graph_unavailable", attempts=2, failed_for="graph_unavailable", calls=1
         )
-        await world.store.put_off_page(PAGE, after_now(50), "budget", NOW)
+        await world.slices.put_off_page(PAGE, after_now(50), "budget", NOW)
         assert [one.page_id for one in await world.lease()] == [OTHER_PAGE]
         assert len(await world.lease(after_now(50))) == 2
         assert (await world.slice_row(later))["due_at"] == after_now(900)
         assert (await world.slice_row(held))["turn"] == held.turn
-        assert await world.store.finish(held, NOW)
+        assert await world.slices.finish(held, NOW)
 
     on_store(scenario)
 
@@ -468,8 +479,8 @@ def test_no_slice_of_a_parked_page_is_leased(on_store: Any) -> None:
     """However long it is held; once it is taken up all its slices are due."""
 
     async def scenario(world: World) -> None:
-        await world.store.open(a_plan(parts=5), NOW)
-        await world.store.park(PAGE, "token_refused", NOW)
+        await world.backfills.open(a_plan(parts=5), NOW)
+        await world.slices.park(PAGE, "token_refused", NOW)
         assert await world.lease(after_now(10**6)) == ()
         assert await world.leads.unpark([PAGE], after_now(10**6)) == (PAGE,)
         assert len(await world.lease(after_now(10**6))) == 5
@@ -481,17 +492,17 @@ def test_a_slice_that_was_refused_is_due_once_its_page_is_taken_up(on_store: Any
     """What it waited an hour for has come; one that somebody reads stays with them, another Page's waits on."""
 
     async def scenario(world: World) -> None:
-        await world.store.open(a_plan(parts=2), NOW)
+        await world.backfills.open(a_plan(parts=2), NOW)
         refused, held = await world.lease()
-        await world.store.open(a_plan(page_id=OTHER_PAGE, object_id="5"), NOW)
+        await world.backfills.open(a_plan(page_id=OTHER_PAGE, object_id="5"), NOW)
         (others,) = await world.lease()
         for one in (refused, others):
             reason = "permission_refused"
-            await world.store.put_off(one, after_now(3_600), reason, attempts=1, failed_for=reason, calls=1)
-        await world.store.park(PAGE, "permission_refused", NOW)
+            await world.slices.put_off(one, after_now(3_600), reason, attempts=1, failed_for=reason, calls=1)
+        await world.slices.park(PAGE, "permission_refused", NOW)
         await world.leads.unpark([PAGE], after_now(30))
         assert [one.slice_id for one in await world.lease(after_now(30))] == [refused.slice_id]
-        assert await world.store.finish(held, after_now(30))
+        assert await world.slices.finish(held, after_now(30))
 
     on_store(scenario)
 
@@ -500,10 +511,10 @@ def test_a_walk_ends_where_its_page_is_parked(on_store: Any) -> None:
     """What its result page brought is stored, and the slice is read from its beginning once the Page is taken up."""
 
     async def scenario(world: World) -> None:
-        await world.store.open(a_plan(parts=1), NOW)
+        await world.backfills.open(a_plan(parts=1), NOW)
         (held,) = await world.lease()
         await world.leads.park(PAGE, "by_hand", NOW)
-        assert not await world.store.write_leads(held, [], calls=1, now=NOW)
+        assert not await world.slices.write_leads(held, [], calls=1, now=NOW)
         assert await world.lease(after_now(10**6)) == ()
         await world.leads.unpark([PAGE], after_now(10**6))
         assert len(await world.lease(after_now(10**6))) == 1
@@ -515,19 +526,21 @@ def test_a_run_ends_once_nothing_of_it_waits(on_store: Any) -> None:
     """Done where all was read, failed where something was not; once, however many look."""
 
     async def scenario(world: World) -> None:
-        await world.store.open(a_plan(parts=2), NOW)
+        await world.backfills.open(a_plan(parts=2), NOW)
         one, two = await world.lease()
-        await world.store.finish(one, NOW)
-        assert await world.store.close(NOW) == []
-        await world.store.fail(two, "permission_refused", calls=1, now=NOW)
+        await world.slices.finish(one, NOW)
+        assert await world.backfills.close(NOW) == []
+        await world.slices.fail(two, "permission_refused", calls=1, now=NOW)
         ended = [
-            row for rows in await asyncio.gather(*(world.store.close(NOW) for _ in range(8))) for row in rows
+            row
+            for rows in await asyncio.gather(*(world.backfills.close(NOW) for _ in range(8)))
+            for row in rows
         ]
         assert [(row["failed"], row["failure"]) for row in ended] == [(1, "permission_refused")]
-        (told,) = await world.store.progress()
+        (told,) = await world.backfills.progress()
         assert (told["state"], told["reason"], told["slices_failed"]) == ("failed", "permission_refused", 1)
         await world.run(a_plan(), stored(1))
-        assert (await world.store.progress())[0]["state"] == "done"
+        assert (await world.backfills.progress())[0]["state"] == "done"
 
     on_store(scenario)
 
@@ -537,17 +550,17 @@ def test_a_cancelled_backfill_is_read_no_more(on_store: Any) -> None:
 
     async def scenario(world: World) -> None:
         await world.form(watermark=utc(SPAN.since))
-        backfill_id, _ = await world.store.open(a_plan("reconcile", parts=3), NOW)
+        backfill_id, _ = await world.backfills.open(a_plan("reconcile", parts=3), NOW)
         (one,) = await world.lease(room=1)
-        assert await world.store.cancel([backfill_id, 999], NOW) == {backfill_id}
+        assert await world.backfills.cancel([backfill_id, 999], NOW) == {backfill_id}
         assert await world.lease(after_now(9 * LEASE)) == ()
-        assert not await world.store.write_leads(one, [stored(1)], calls=1, now=NOW)
-        await world.store.divide(one, (Slice(SPAN.since, SPAN.until),), calls=1, now=NOW)
+        assert not await world.slices.write_leads(one, [stored(1)], calls=1, now=NOW)
+        await world.slices.divide(one, (Slice(SPAN.since, SPAN.until),), calls=1, now=NOW)
         assert await world.states() == {"cancelled": 3}
-        assert await world.store.close(NOW) == []
+        assert await world.backfills.close(NOW) == []
         assert (await world.form_row())["watermark"] == utc(SPAN.since)
         assert (await world.row(1))["state"] == "stored"
-        assert await world.store.cancel([backfill_id], NOW) == frozenset()
+        assert await world.backfills.cancel([backfill_id], NOW) == frozenset()
 
     on_store(scenario)
 
@@ -556,7 +569,7 @@ def test_a_slice_that_is_divided_as_its_backfill_is_cancelled_leaves_nothing_to_
     """The parts go with it, though the order could not see them yet."""
 
     async def scenario(world: World) -> None:
-        backfill_id, _ = await world.store.open(a_plan(), NOW)
+        backfill_id, _ = await world.backfills.open(a_plan(), NOW)
         (one,) = await world.lease()
         told = {
             "slice_id": one.slice_id,
@@ -568,7 +581,7 @@ def test_a_slice_that_is_divided_as_its_backfill_is_cancelled_leaves_nothing_to_
         told |= {"sinces": [SPAN.since, SPAN.since + 5], "untils": [SPAN.since + 5, SPAN.until]}
         async with world.pool.connection() as connection:
             await connection.execute(DIVIDE, told)
-            cancelling = asyncio.create_task(world.store.cancel([backfill_id], NOW))
+            cancelling = asyncio.create_task(world.backfills.cancel([backfill_id], NOW))
             while not await world.sql("select 1 from pg_locks where not granted"):  # noqa: ASYNC110
                 await asyncio.sleep(0)
         await cancelling
@@ -607,8 +620,8 @@ def test_a_watermark_is_moved_by_what_lacks_nothing(
     async def scenario(world: World) -> None:
         await world.form(watermark=None if watermark is None else utc(watermark))
         one = await world.leased(plan)
-        await (world.store.fail(one, "told", calls=1, now=NOW) if fails else world.store.finish(one, NOW))
-        await world.store.close(NOW)
+        await (world.slices.fail(one, "told", calls=1, now=NOW) if fails else world.slices.finish(one, NOW))
+        await world.backfills.close(NOW)
         told = (await world.form_row())["watermark"]
         assert told == (None if expected is None else utc(expected))
 
@@ -620,11 +633,10 @@ def test_a_watermark_that_is_older_than_what_meta_keeps_moves_again(on_store: An
 
     async def scenario(world: World) -> None:
         await world.form(watermark=NOW - timedelta(days=100), leads_count=5, expired_leads_count=0)
-        rows = world.store
-        await Reconciler(rows, ReconcileSettings(), FrozenClock()).reconcile()
+        await world.reconciler(ReconcileSettings(), FrozenClock()).reconcile()
         (one,) = await world.lease()
-        await rows.finish(one, NOW)
-        await rows.close(NOW)
+        await world.slices.finish(one, NOW)
+        await world.backfills.close(NOW)
         assert (await world.form_row())["watermark"] == utc(one.span.until)
 
     on_store(scenario)
@@ -657,11 +669,11 @@ def test_a_new_form_is_compared_soon_after_its_first_reading(on_store: Any) -> N
 
     async def scenario(world: World) -> None:
         await world.form()
-        reconciler = Reconciler(world.store, ReconcileSettings(), clock := FrozenClock())
+        reconciler = world.reconciler(ReconcileSettings(), clock := FrozenClock())
         assert (await reconciler.reconcile())["new_forms"] == 1
         (one,) = await world.lease()
-        await world.store.finish(one, NOW)
-        await world.store.close(NOW)
+        await world.slices.finish(one, NOW)
+        await world.backfills.close(NOW)
         clock.move(ReconcileSettings().soonest.total_seconds())
         assert (await reconciler.reconcile())["reconciled"] == 1
 
@@ -728,12 +740,12 @@ def test_a_quick_run_that_failed_is_not_counted_twice(on_store: Any) -> None:
 
     async def scenario(world: World) -> None:
         await world.form(watermark=utc(hours(6)))
-        await world.store.open(a_plan("reconcile", since=hours(7), until=hours(3), parts=2), NOW)
+        await world.backfills.open(a_plan("reconcile", since=hours(7), until=hours(3), parts=2), NOW)
         one, two = await world.lease()
-        await world.store.write_leads(one, [stored(1, hours(5.5))], calls=1, now=NOW)
-        await world.store.finish(one, NOW)
-        await world.store.fail(two, "told", calls=1, now=NOW)
-        await world.store.close(NOW)
+        await world.slices.write_leads(one, [stored(1, hours(5.5))], calls=1, now=NOW)
+        await world.slices.finish(one, NOW)
+        await world.slices.fail(two, "told", calls=1, now=NOW)
+        await world.backfills.close(NOW)
         await world.run(a_plan("reconcile", since=hours(7)), stored(1, hours(5.5)), now=after_now(9))
         assert await world.metas() == {TODAY: 1}
 
@@ -746,12 +758,12 @@ def test_a_quick_run_beside_a_deep_one_counts_nothing_twice(on_store: Any, first
 
     async def scenario(world: World) -> None:
         await world.form(watermark=utc(hours(6)))
-        await world.store.open(a_plan("reconcile", since=hours(7)), NOW)
-        await world.store.open(a_plan("deep", since=hours(100)), NOW)
+        await world.backfills.open(a_plan("reconcile", since=hours(7)), NOW)
+        await world.backfills.open(a_plan("deep", since=hours(100)), NOW)
         for one in sorted(await world.lease(), key=lambda one: one.purpose != first):
-            await world.store.write_leads(one, [stored(1, hours(5)), stored(2, hours(4))], calls=1, now=NOW)
-            await world.store.finish(one, NOW)
-            await world.store.close(NOW)
+            await world.slices.write_leads(one, [stored(1, hours(5)), stored(2, hours(4))], calls=1, now=NOW)
+            await world.slices.finish(one, NOW)
+            await world.backfills.close(NOW)
         assert await world.metas() == {TODAY: 2}
 
     on_store(scenario)
@@ -763,11 +775,11 @@ def test_a_deep_comparison_that_failed_is_not_begun_again_at_once(on_store: Any)
     async def scenario(world: World) -> None:
         await world.form(watermark=utc(hours(1)), found_at=NOW - timedelta(days=9))
         clock = FrozenClock()
-        reconciler = Reconciler(world.store, ReconcileSettings(), clock)
+        reconciler = world.reconciler(ReconcileSettings(), clock)
         assert await reconciler.reconcile_deep() == {"compared_in_full": 1}
         (one,) = await world.lease()
-        await world.store.fail(one, "not_visible", calls=1, now=NOW)
-        await world.store.close(NOW)
+        await world.slices.fail(one, "not_visible", calls=1, now=NOW)
+        await world.backfills.close(NOW)
         clock.move(600)
         assert await reconciler.reconcile_deep() == {"compared_in_full": 0}
 
@@ -781,15 +793,15 @@ def test_the_pages_of_a_form_and_what_is_forgotten(on_store: Any) -> None:
         await world.form(watermark=utc(SPAN.since))
         await world.run(a_plan("reconcile"), stored(1))
         await world.run(a_plan("deep"), stored(1))
-        assert await world.store.pages_of("form", FORM) == (PAGE,)
+        assert await world.backfills.pages_of("form", FORM) == (PAGE,)
         week, day = timedelta(days=7), timedelta(days=1)
-        await world.store.forget(NOW + timedelta(days=2), quick=day, others=week)
-        assert [row["purpose"] for row in await world.store.progress()] == ["deep"]
-        await world.store.forget(NOW + timedelta(days=8), quick=day, others=week)
-        assert await world.store.progress() == []
+        await world.backfills.forget(NOW + timedelta(days=2), quick=day, others=week)
+        assert [row["purpose"] for row in await world.backfills.progress()] == ["deep"]
+        await world.backfills.forget(NOW + timedelta(days=8), quick=day, others=week)
+        assert await world.backfills.progress() == []
         assert await world.states() == {}
         assert await world.repaired() == {"1": "missing"}
-        assert len(await world.store.report([FORM], NOW)) == 1
+        assert len(await world.reconciliations.report([FORM], NOW)) == 1
 
     on_store(scenario)
 
@@ -802,7 +814,7 @@ class Crash(BaseException):
 class Mortal:
     """A store whose caller dies at some calls, before or after they are done."""
 
-    store: BackfillStore
+    store: SliceStore
     dice: random.Random
     chance: float
 
@@ -832,7 +844,7 @@ class Days:
     lost: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        mortal: Any = Mortal(self.world.store, self.dice, self.chance)
+        mortal: Any = Mortal(self.world.slices, self.dice, self.chance)
         self.graph.sizes = lambda: self.dice.choice([0, 3, 10, 500])
         self.graph.order = self.dice.choice(["newest", "oldest", "shuffled"])
         self.walker: SliceWalker[LeasedSlice] = SliceWalker(
@@ -840,7 +852,7 @@ class Days:
             clock=self.clock, dice=lambda: 0.5, stop=lambda: self.dice.random() < self.chance / 4,
             turns=Turns(1, time.monotonic),
         )  # fmt: skip
-        self.reconciler = Reconciler(self.world.store, ReconcileSettings(read_new_forms=False), self.clock)
+        self.reconciler = self.world.reconciler(ReconcileSettings(read_new_forms=False), self.clock)
 
     async def pass_time(self, seconds: int) -> None:
         """Leads come meanwhile, most of them announced."""
@@ -880,8 +892,8 @@ class Days:
                 await self.walker.walk(leased[0])
             except Crash:
                 continue
-            await self.world.store.close(self.clock())
-        await self.world.store.close(self.clock())
+            await self.world.backfills.close(self.clock())
+        await self.world.backfills.close(self.clock())
 
     async def check(self, until: int, *, side_by_side: bool) -> None:
         told = {i: at for i, at in self.graph.leads.items() if at < until}
@@ -907,7 +919,7 @@ def test_comparing_brings_every_lead_and_counts_each_once(on_store: Any, seed: i
         dice = random.Random(seed)
         days = Days(world, dice, chance=0.1 if seed % 3 else 0.0)
         await world.form()
-        await world.store.reconcile_at(FORM, NOW, watermark=NOW, read_from=NOW)
+        await world.reconciliations.reconcile_at(FORM, NOW, watermark=NOW, read_from=NOW)
         for _ in range(10):
             await days.pass_time(dice.choice([900, 3_600, 10_000, 40_000, DAY]))
             if dice.random() < 0.4:
@@ -935,7 +947,7 @@ def test_a_database_that_is_away_is_told(on_store: Any) -> None:
         one = await world.leased(a_plan())
         await world.pool.close()
         with pytest.raises(StoreUnavailable):
-            await world.store.write_leads(one, [stored(1)], calls=1, now=NOW)
+            await world.slices.write_leads(one, [stored(1)], calls=1, now=NOW)
         with pytest.raises(StoreUnavailable):
             await world.lease()
 
@@ -949,11 +961,13 @@ def test_parts_of_a_plan_of_many_forms_move_each_form_s_watermark(on_store: Any)
         for form_id in ("1", "2"):
             await world.form(form_id)
         for fails in (True, False):
-            await world.store.open(a_plan(forms=["1", "2"], edge="page", object_id=PAGE), NOW)
+            await world.backfills.open(a_plan(forms=["1", "2"], edge="page", object_id=PAGE), NOW)
             one, two = await world.lease()
-            await world.store.finish(one, NOW)
-            await (world.store.fail(two, "told", calls=1, now=NOW) if fails else world.store.finish(two, NOW))
-            await world.store.close(NOW)
+            await world.slices.finish(one, NOW)
+            await (
+                world.slices.fail(two, "told", calls=1, now=NOW) if fails else world.slices.finish(two, NOW)
+            )
+            await world.backfills.close(NOW)
             expected = None if fails else utc(SPAN.until)
             assert [(await world.form_row(f))["watermark"] for f in ("1", "2")] == [expected] * 2
 
@@ -964,9 +978,9 @@ def test_a_page_of_which_slices_are_walked_already_lets_another_go_first(on_stor
     """Places come free one by one; the Page that was there first does not take each of them."""
 
     async def scenario(world: World) -> None:
-        await world.store.open(a_plan(parts=4), NOW)
-        await world.store.open(a_plan(page_id=OTHER_PAGE, object_id="5", forms=("5",)), after_now(1))
-        (one,) = await world.store.lease(1, 8, after_now(2), walked={PAGE: 2})
+        await world.backfills.open(a_plan(parts=4), NOW)
+        await world.backfills.open(a_plan(page_id=OTHER_PAGE, object_id="5", forms=("5",)), after_now(1))
+        (one,) = await world.slices.lease(1, 8, after_now(2), walked={PAGE: 2})
         assert one.page_id == OTHER_PAGE
 
     on_store(scenario)

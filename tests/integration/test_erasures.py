@@ -34,6 +34,7 @@ from worker.store.backfills import BackfillStore
 from worker.store.erasures import ErasureStore
 from worker.store.imports import ImportStore
 from worker.store.leads import LeadStore, StoreSettings
+from worker.store.slices import SliceStore
 
 T = TypeVar("T")
 
@@ -66,7 +67,8 @@ class World:
         self.listed = ErasedList(self.redis)
         self.forgetter = Forgetter(self.rows, self.listed, lambda: self.now[0])
         self.leads = LeadStore(self.pool, StoreSettings(park_after_deaths=DEATHS))
-        self.backfills = BackfillStore(self.pool, self.leads, lease_seconds=60)
+        self.backfills = BackfillStore(self.pool)
+        self.slices = SliceStore(self.pool, self.leads, lease_seconds=60)
 
     async def sql(self, statement: str, *parameters: object) -> list[dict[str, Any]]:
         async with self.pool.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
@@ -242,10 +244,10 @@ def test_no_way_back_fills_an_erased_row(on_both: Any) -> None:
         before = await world.sql("select * from leadgen where leadgen_id <= '5' order by 1")
         for purpose in ("backfill", "deep"):
             await world.backfills.open(a_plan(purpose), LATER)
-            (leased,) = await world.backfills.lease(1, 1, LATER, walked={})
+            (leased,) = await world.slices.lease(1, 1, LATER, walked={})
             leads = [stored(i) for i in (1, 2, 3, 4, 5)]
-            assert await world.backfills.write_leads(leased, leads, calls=1, now=LATER)
-            await world.backfills.finish(leased, LATER)
+            assert await world.slices.write_leads(leased, leads, calls=1, now=LATER)
+            await world.slices.finish(leased, LATER)
             await world.backfills.close(LATER)
         await load(world, *range(1, 6))
         assert await world.leads.replay(LATER, ids=None, reason=None, page_id=None) == ()
@@ -278,11 +280,11 @@ def test_reconciling_counts_an_erased_lead_as_ours(on_both: Any) -> None:
         for purpose in ("reconcile", "deep"):
             await world.sql("delete from reconciliations")
             await world.backfills.open(a_plan(purpose), LATER)
-            (leased,) = await world.backfills.lease(1, 1, LATER, walked={})
+            (leased,) = await world.slices.lease(1, 1, LATER, walked={})
             unread = in_flight(9, created_time=NOW - timedelta(minutes=1)), DeadLetter("lead_malformed")
             leads = [*(stored(i, SECOND - 60) for i in (1, 2, 3)), unread]
-            await world.backfills.write_leads(leased, leads, calls=1, now=LATER)
-            await world.backfills.finish(leased, LATER)
+            await world.slices.write_leads(leased, leads, calls=1, now=LATER)
+            await world.slices.finish(leased, LATER)
             await world.backfills.close(LATER)
             (day,) = await world.sql(
                 "select metas, ours, missing, repaired, unexplained from reconciliations"

@@ -17,6 +17,7 @@ from worker.plans import FormFacts, plan_forms, span_of
 from worker.store.backfills import BackfillStore
 from worker.store.imports import ImportStore
 from worker.store.leads import LeadStore, StoreSettings
+from worker.store.slices import SliceStore
 from worker.store.trace import TraceStore
 from worker.trail import MOST_ENTRIES, MOST_MS, Entry, calls_of
 
@@ -175,17 +176,17 @@ def test_a_listing_that_brings_what_waited_is_told(on_store: Any, purpose: str) 
 
     async def scenario(world: World) -> None:
         await world.settle((in_flight(1), DeadLetter("not_visible")), now=at(1))
-        rows = BackfillStore(world.pool, world.store, lease_seconds=90)
+        slices = SliceStore(world.pool, world.store, lease_seconds=90)
         span = span_of(None, None, now=NOW, lag=timedelta())
         assert span is not None
         plan = plan_forms(
             [FormFacts(FORM, 2, None)], purpose=purpose, edge="form", object_id=FORM, page_id=PAGE, span=span, now=NOW
         )  # fmt: skip
-        await rows.open(plan, NOW)
-        (leased, *_) = await rows.lease(1, 1, NOW, walked={})
+        await BackfillStore(world.pool).open(plan, NOW)
+        (leased, *_) = await slices.lease(1, 1, NOW, walked={})
         listed = [in_flight(n, entry_id=None, received_at=None, source=purpose, unasked=True) for n in (1, 2)]
         found = [(r, Stored(a_lead(r.leadgen_id))) for r in listed]
-        assert await rows.write_leads(leased, found, calls=1, now=at(60))
+        assert await slices.write_leads(leased, found, calls=1, now=at(60))
         assert await trail(world) == [("died", "not_visible", 1, 1, 1), ("stored", purpose, 1, 60, 60)]
         assert await trail(world, 2) == []
         assert ((await world.row(1))["announced"], (await world.row(2))["announced"]) == (1, 0)

@@ -218,7 +218,7 @@ def test_a_backfill_can_be_forecast_and_stopped(stack: Whole) -> None:
     ("words", "status", "says"),
     [
         (("backfill",), 2, "--page, --form or --ad"),
-        (("backfill", "--page", "x"), 2, "digits only"),
+        (("backfill", "--page", "x"), 2, "is not an id"),
         (("backfill", "--page", "123", "--since", "someday"), 2, "--since"),
         (("backfill", "--page", "123", "--zone", "Mars/Base"), 2, "time zone"),
         (("backfill", "--ad", "99999"), 1, "--page"),

@@ -21,7 +21,7 @@ from click.testing import CliRunner, Result
 from psycopg.rows import dict_row
 
 from tests.fakes.sandboxes import serving as sandbox_serving
-from worker.cli import files
+from worker.cli import export_csv, import_leads
 from worker.cli.command import CommandGroup
 from worker.export_download import ExportAccess
 
@@ -48,8 +48,8 @@ def main() -> None:
     """The commands under test."""
 
 
-main.add_command(files.import_)
-main.add_command(files.export_csv)
+main.add_command(import_leads.import_)
+main.add_command(export_csv.export_csv)
 
 
 def row(
@@ -291,7 +291,7 @@ def logged_in(meta: Meta, monkeypatch: pytest.MonkeyPatch) -> Meta:
 
 def allow(monkeypatch: pytest.MonkeyPatch, access: ExportAccess) -> None:
     """Settings with this access."""
-    monkeypatch.setattr(files, "export_access", lambda _: access)
+    monkeypatch.setattr(export_csv, "export_access", lambda _: access)
 
 
 def gives(content: bytes, **headers: str) -> Callable[[web.Request], web.Response]:

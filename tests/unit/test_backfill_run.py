@@ -75,7 +75,8 @@ class Bench:
         async def inner() -> Counter[str]:
             walk: Callable[[ASlice], Awaitable[str]] = self.walk
             run: BackfillRun[ASlice] = BackfillRun(
-                store=self.store, walk=walk, limits=self.limits, clock=self.clock, stop=self.stop, alive=self.is_alive
+                store=self.store, close=self.store.close, walk=walk, limits=self.limits, clock=self.clock,
+                stop=self.stop, alive=self.is_alive,
             )  # fmt: skip
             try:
                 return await run.run()

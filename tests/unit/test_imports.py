@@ -31,6 +31,7 @@ PIPELINE = PURE | {
     "worker.listing",
     "worker.ports",
     "worker.reading",
+    "worker.result_pages",
     "worker.sources",
     "worker.speed",
     "worker.verdicts",
@@ -104,6 +105,7 @@ LAYERS: dict[str, set[str]] = {
     "worker.listing": PIPELINE | {"worker.tokens"},
     "worker.verdicts": PIPELINE,
     "worker.limits": PIPELINE | {"worker.tokens"},
+    "worker.result_pages": {"worker.asks"},
     "worker.slices": set(),
     "worker.plans": {"worker.asks", "worker.slices"},
     "worker.walking": PIPELINE
@@ -217,11 +219,8 @@ DOORS: dict[str, set[str]] = {
         "worker.tasks",
     },
     "psycopg": {"worker.store"},
-    "psycopg_pool": {
-        "worker.store",
-        "worker.neighbours",
-        "worker.desks",
-    },  # which make pools, and hand them on
+    # Pools are made in one place, and handed on by another.
+    "psycopg_pool": {"worker.store", "worker.neighbours", "worker.desks"},
     "alembic": {"worker.store"},
     "sqlalchemy": {"worker.store"},
     "prometheus_client": {"worker.exposition", "worker.scraping", "worker.exporter"},

@@ -35,13 +35,13 @@ from worker.listing import (
     ASKED_AGAIN,
     BY_ID_FOR,
     CALLS_OF_IDS,
-    SMALLER_FOR,
     TIGHT_FOR,
     TIGHT_PART,
     ListingReader,
 )
 from worker.outcomes import DeadLetter, Outcome, Park, Retry, RetryPolicy, Snooze, Stored
 from worker.reading import REFUSALS_TO_REDUCE, LeadReader
+from worker.result_pages import SMALLER_FOR
 from worker.verdicts import LEDGER_AGAIN, Settled, Verdicts
 
 SECOND = int(NOW.timestamp())

@@ -101,7 +101,7 @@ class FakeForms:
 def reconcile(
     rows: FakeForms, settings: ReconcileSettings = SETTINGS, wanted: Sequence[str] = ()
 ) -> dict[str, int]:
-    return asyncio.run(Reconciler(rows, settings, FrozenClock()).reconcile(wanted))
+    return asyncio.run(Reconciler(rows, rows.open, settings, FrozenClock()).reconcile(wanted))
 
 
 def turn(settings: ReconcileSettings = SETTINGS, wanted: Sequence[str] = (), **changed: Any) -> timedelta:
@@ -227,7 +227,7 @@ def test_an_active_form_of_a_wanted_page_stays_active(due: datetime) -> None:
 def test_full_comparisons_are_begun_daily() -> None:
     """Of the forms whose last one is a day old, over all that Meta holds."""
     rows = FakeForms([a_form(deep_at=NOW - timedelta(days=1, seconds=1)), a_form("2", deep_at=NOW)])
-    told = asyncio.run(Reconciler(rows, SETTINGS, FrozenClock()).reconcile_deep())
+    told = asyncio.run(Reconciler(rows, rows.open, SETTINGS, FrozenClock()).reconcile_deep())
     assert told == {"compared_in_full": 1}
     (plan,) = rows.plans
     assert (plan.purpose, plan.object_id, plan.asked_since) == ("deep", FORM, None)

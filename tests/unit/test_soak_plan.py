@@ -1,14 +1,21 @@
 """The plan of a soak and its waves of leads: the same for the same seed, and replayable."""
 
+from collections import Counter
+from pathlib import Path
+
 import pytest
+from click.testing import CliRunner
 
 from sandbox.config import SandboxConfig
 from sandbox.faults import CLASSES
 from sandbox.orders import run_from
 from sandbox.parts import Sandbox
 from sandbox.tokenorders import DEATHS
+from tests.system.soak import __main__ as command
 from tests.system.soak import plan as plans
+from tests.system.soak.finding import Finding
 from tests.system.soak.plan import RECIPES, Fault, make_plan, read_plan, write_plan
+from tests.system.soak.shape import Shape
 from tests.system.soak.strikes import Striker
 from tests.system.soak.waves import make_waves
 
@@ -95,3 +102,30 @@ def test_waves_bring_exactly_the_leads_that_were_asked_for() -> None:
             assert run_from(sandbox, wave.order).mix.count == wave.count
     assert any(wave.late for wave in waves)
     assert any(wave.order.get("drop") for wave in waves)
+
+
+def test_the_folder_for_logs_is_made_before_the_soak_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After hours of faults is late to learn that there is no place for the log."""
+    found: list[bool] = []
+
+    def soak(shape: Shape, *_: object) -> Finding:
+        found.append(shape.keep.is_dir())
+        return Finding([], {}, 0, Counter(), Counter())
+
+    monkeypatch.setattr(command, "run", soak)
+    keep = tmp_path / "deep" / "folder"
+    told = CliRunner().invoke(command.main, ["--minutes", "1", "--keep", str(keep)])
+    assert (told.exit_code, found) == (0, [True]), told.output
+
+
+def test_a_folder_that_cannot_be_made_is_told_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one line, and no soak begins."""
+    monkeypatch.delattr(command, "run")
+    (tmp_path / "file").write_text("")
+    told = CliRunner().invoke(command.main, ["--minutes", "1", "--keep", str(tmp_path / "file" / "folder")])
+    assert told.exit_code == 2
+    assert "cannot be made" in told.output

@@ -41,9 +41,9 @@ SECTIONS: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
         "Leads of the past": {
             "backfill": "backfill.backfill",
             "backfills": "backfill.backfills",
-            "reconcile": "backfill.reconcile",
-            "import": "files.import_",
-            "export-csv": "files.export_csv",
+            "reconcile": "reconcile.reconcile",
+            "import": "import_leads.import_",
+            "export-csv": "export_csv.export_csv",
         },
         "Stored leads": {
             "export": "export.export",

@@ -1,4 +1,4 @@
-"""Commands that read the past: begin a backfill and watch it, list and stop backfills, compare with Meta's listing.
+"""Commands that read the past: begin a backfill and watch it, list and stop backfills.
 
 They decide nothing and read no lead themselves: the workers of the queue `backfill` do.
 """
@@ -7,18 +7,15 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import click
 
-from worker.cli.command import SERVERS, answer_of, data_dir_option, print_rows, settings_for
-from worker.errors import LeadSyncError
-from worker.inbox import is_id
+from worker.cli.arguments import a_zone, an_id, moment
+from worker.cli.command import SERVERS, about, answer_of, data_dir_option, print_rows, settings_for
 from worker.settings import Settings
-from worker.when import parse_when
 
 if TYPE_CHECKING:
     from worker.orders import Planned
@@ -28,51 +25,18 @@ LOOK_SECONDS: Final = 0.5
 IDLE_SECONDS: Final = 15.0
 """Without any progress for so long, a watcher is told where to look."""
 
-
-def _id(_: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    if value is not None and not is_id(value):
-        raise click.BadParameter("is not an id: digits only", param=parameter)
-    return value
-
-
-def _ids(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
-    for value in values:
-        _id(context, parameter, value)
-    return values
-
-
-def _zone(_: click.Context, parameter: click.Parameter, value: str) -> ZoneInfo:
-    try:
-        return ZoneInfo(value)
-    except (ZoneInfoNotFoundError, ValueError):
-        raise click.BadParameter(
-            "is no time zone; give one such as UTC or Europe/Berlin", param=parameter
-        ) from None
-
-
 zone_option = click.option(
-    "--zone", default="UTC", show_default=True, callback=_zone, help="Time zone of dates without an offset."
+    "--zone", default="UTC", show_default=True, callback=a_zone, help="Time zone of dates without an offset."
 )
-
-
-def _moment(text: str | None, zone: ZoneInfo, name: str, *, end: bool = False) -> datetime | None:
-    from worker.clock import now
-
-    if text is None:
-        return None
-    try:
-        return parse_when(text, zone, now(), end=end)
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint=name) from None
 
 
 @click.command()
 @click.option(
-    "--page", "page_id", callback=_id, help="All forms of this Page; or the Page of --form or --ad."
+    "--page", "page_id", callback=an_id, help="All forms of this Page; or the Page of --form or --ad."
 )
-@click.option("--form", "form_id", callback=_id, help="One form.")
+@click.option("--form", "form_id", callback=an_id, help="One form.")
 @click.option(
-    "--ad", "ad_id", callback=_id, help="One ad; --page says whose, where no lead of it is stored yet."
+    "--ad", "ad_id", callback=an_id, help="One ad; --page says whose, where no lead of it is stored yet."
 )
 @click.option("--since", help="Leads created at or after this: 2026-10-01, '30 days ago', unix seconds ...")
 @click.option("--until", help="Leads created before this; a date alone takes in its day.")
@@ -89,7 +53,7 @@ def backfill(
     ad_id: str | None,
     since: str | None,
     until: str | None,
-    zone: ZoneInfo,
+    zone: tzinfo,
     dry_run: bool,
     follow: bool | None,
     as_json: bool,
@@ -112,9 +76,9 @@ def backfill(
         raise click.UsageError("give --page, --form or --ad")
     edge, object_id = ("form", form_id) if form_id else ("ad", ad_id) if ad_id else ("page", page_id)
     assert object_id is not None
-    order = Order(
-        edge, object_id, page_id, _moment(since, zone, "--since"), _moment(until, zone, "--until", end=True)
-    )
+    at = now()
+    first, last = moment(since, "--since", zone, at), moment(until, "--until", zone, at, end=True)
+    order = Order(edge, object_id, page_id, first, last)
     settings = settings_for(data_dir, *SERVERS, "META_APP_SECRET")
 
     async def ask() -> "tuple[Planned, int | None, bool]":
@@ -140,7 +104,7 @@ def backfill(
                 f"backfill {backfill_id} " + ("has begun" if is_new else "is the same, and runs already")
             )
     if backfill_id is not None and (follow if follow is not None else _is_terminal() and not as_json):
-        _follow(settings, [backfill_id])
+        follow_all(settings, [backfill_id])
 
 
 @click.group(invoke_without_command=True)
@@ -198,84 +162,7 @@ def follow(backfill_ids: tuple[int, ...], data_dir: Path) -> None:
 
     Ctrl-C stops showing, not reading.
     """
-    _follow(settings_for(data_dir, "DATABASE_URL"), list(backfill_ids))
-
-
-@click.command()
-@click.option("--form", "form_ids", multiple=True, callback=_ids, help="Only this form; may be given again.")
-@click.option(
-    "--page", "page_ids", multiple=True, callback=_ids, help="Only this Page's forms; may be given again."
-)
-@click.option("--days", default=7, show_default=True, type=click.IntRange(1, 91), help="So many days back.")
-@click.option("--report", "report_only", is_flag=True, help="Compare nothing; print what was found so far.")
-@click.option("--every-day", is_flag=True, help="Print the days on which nothing was missing, too.")
-@click.option("--repaired", is_flag=True, help="List the leads that reconciling brought, and how late.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@data_dir_option
-def reconcile(
-    form_ids: tuple[str, ...],
-    page_ids: tuple[str, ...],
-    days: int,
-    report_only: bool,
-    every_day: bool,
-    repaired: bool,
-    as_json: bool,
-    data_dir: Path,
-) -> None:
-    """Compare our rows with Meta's listing; bring what is missing.
-
-    Id by id, and printed by form and day.
-
-    This also happens by itself: active forms every RECONCILE_EVERY_SECONDS, all of them in full every
-    RECONCILE_DEEP_SECONDS. The newest leads (RECONCILE_LAG_SECONDS) are left to their webhooks. `missing` counts leads
-    that Meta listed and no row held; `repaired` those that now have one; `unexplained` is what is left. Exit status 1
-    where something is unexplained.
-    """
-    from worker.clock import now
-    from worker.desks import open_backfills, open_desk
-    from worker.doorbell import BACKFILL_BELL_OF
-    from worker.orders import order_comparison
-    from worker.tasks import ring_now
-
-    settings = settings_for(data_dir, *(("DATABASE_URL",) if report_only else (*SERVERS, "META_APP_SECRET")))
-    since = (now() - timedelta(days=days - 1)).replace(hour=0, minute=0, second=0, microsecond=0)
-
-    async def begin() -> list[int]:
-        async with open_desk(settings) as desk:
-            pages = page_ids or (() if form_ids else await desk.tokens.page_ids())
-            if not pages and not form_ids:
-                raise LeadSyncError("no Page has a token; run `leadsync connect`, or set PAGE_TOKENS")
-            return await order_comparison(
-                desk, page_ids=pages, form_ids=form_ids, since=since,
-                lag=timedelta(seconds=settings.reconcile_lag),
-            )  # fmt: skip
-
-    failed: list[dict[str, Any]] = []
-    if not report_only:
-        begun = answer_of(begin())
-        ring_now(settings, BACKFILL_BELL_OF)
-        ended = _follow(settings, begun, quiet=as_json)
-        failed = [row for row in ended if row["state"] != "done"]
-
-    async def look() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        async with open_backfills(settings) as rows:
-            forms = form_ids or None
-            found = await rows.report(forms, since, page_ids=page_ids or None)
-            late = await rows.repaired(forms, since, 100_000 if repaired else 0, page_ids=page_ids or None)
-            return found, late
-
-    found, late = answer_of(look())
-    unexplained = sum(row["unexplained"] for row in found)
-    if as_json:
-        told = {"days": found, "repaired": late, "failed": failed, "unexplained": unexplained}
-        click.echo(json.dumps(told, default=_plain))
-    else:
-        _show_report(found, every_day=every_day)
-        if repaired:
-            _show_repaired(late)
-        _sum_up(found, failed)
-    if unexplained or failed:
-        raise click.exceptions.Exit(1)
+    follow_all(settings_for(data_dir, "DATABASE_URL"), list(backfill_ids))
 
 
 def _is_terminal() -> bool:
@@ -284,7 +171,7 @@ def _is_terminal() -> bool:
     return sys.stderr.isatty()
 
 
-def _forecast(planned: "Planned", zone: ZoneInfo) -> dict[str, Any]:
+def _forecast(planned: "Planned", zone: tzinfo) -> dict[str, Any]:
     plan, lasts = planned.plan, planned.forecast.lasts
     return {
         "page_id": plan.page_id,
@@ -316,16 +203,11 @@ def _tell(told: dict[str, Any]) -> None:
     click.echo("it would never be done within this limit" if lasts is None else f"done after {about(lasts)}")
 
 
-def about(seconds: float) -> str:
-    """A length of time that was foreseen."""
-    return "a few seconds" if seconds < 10 else f"about {_span(timedelta(seconds=seconds))}"
-
-
 def _day(moment: str) -> str:
     return f"{datetime.fromisoformat(moment):%Y-%m-%d %H:%M}"
 
 
-def _follow(settings: Settings, backfill_ids: list[int], *, quiet: bool = False) -> list[dict[str, Any]]:
+def follow_all(settings: Settings, backfill_ids: list[int], *, quiet: bool = False) -> list[dict[str, Any]]:
     """Show how far they are until all have ended; what they then are. Ctrl-C ends the showing."""
     if not backfill_ids:
         return []
@@ -423,73 +305,3 @@ def _short(row: dict[str, Any]) -> Iterator[str]:
         f"       {row['leads']:,} leads read, {row['stored']:,} new, {row['calls']:,} calls,"
         f" {row['slices_done']} of {row['slices']} slices{why}"
     )
-
-
-def _show_report(found: list[dict[str, Any]], *, every_day: bool) -> None:
-    """The days on which something was missing, or all."""
-    from rich.console import Console
-    from rich.table import Table
-
-    shown = [row for row in found if every_day or row["missing"] or row["unexplained"]]
-    if not found:
-        click.echo("Meta lists no lead of this time")
-    elif not shown:
-        click.echo(
-            f"nothing was missing on any of {len(found)} days of {len({r['form_id'] for r in found})} forms"
-        )
-    if not shown:
-        return
-    table = Table("day (UTC)", "form", "Meta's", "ours", "missing", "repaired", "unexpl.", "late by")
-    for column in table.columns:
-        column.no_wrap = True
-    for column in table.columns[2:]:
-        column.justify = "right"
-    for row in shown:
-        counts = (f"{row[name]:,}" for name in ("metas", "ours", "missing", "repaired", "unexplained"))
-        table.add_row(str(row["day"]), row["form_id"], *counts, _span(row["latest"]))
-    Console().print(table)
-
-
-def _show_repaired(late: list[dict[str, Any]]) -> None:
-    for row in late:
-        click.echo(
-            f"{row['leadgen_id']}  form {row['form_id']}  created {row['created_time']:%Y-%m-%d %H:%M:%S}"
-            f"  was {row['was']}, late by {_span(row['late'])}"
-        )
-    if not late:
-        click.echo("no lead was missing")
-
-
-def _sum_up(found: list[dict[str, Any]], failed: list[dict[str, Any]]) -> None:
-    sums = {
-        name: sum(row[name] for row in found)
-        for name in ("metas", "ours", "missing", "repaired", "unexplained")
-    }
-    click.echo(
-        f"{sums['metas']:,} leads at Meta, {sums['ours']:,} here; {sums['missing']:,} were missing,"
-        f" {sums['repaired']:,} of them repaired, {sums['unexplained']:,} unexplained"
-    )
-    for row in failed:
-        click.echo(
-            f"form {row['object_id']} could not be compared: {row['reason'] or row['state']}", err=True
-        )
-
-
-def _span(late: timedelta | None) -> str:
-    if late is None:
-        return ""
-    seconds = round(late.total_seconds())
-    days, hours, minutes = seconds // 86_400, seconds // 3_600, seconds // 60
-    return (
-        f"{days} d"
-        if days > 1
-        else f"{hours} h"
-        if hours > 1
-        else f"{minutes} min"
-        if minutes > 1
-        else f"{seconds} s"
-    )
-
-
-def _plain(value: object) -> object:
-    return value.total_seconds() if isinstance(value, timedelta) else str(value)

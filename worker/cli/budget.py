@@ -6,8 +6,7 @@ from pathlib import Path
 
 import click
 
-from worker.cli.backfill import _span, about
-from worker.cli.command import SERVERS, answer_of, data_dir_option, settings_for
+from worker.cli.command import SERVERS, about, answer_of, data_dir_option, length, settings_for
 from worker.inbox import is_id
 from worker.settings import Settings
 
@@ -71,7 +70,7 @@ def budget_forecast(
     )
     click.echo("it would never be done within this limit" if lasts is None else f"done after {about(lasts)}")
     click.echo(
-        f"its forms can be reconciled every {_span(timedelta(seconds=told['reconcile_every_seconds']))}"
+        f"its forms can be reconciled every {length(timedelta(seconds=told['reconcile_every_seconds']))}"
     )
 
 

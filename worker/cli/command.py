@@ -9,7 +9,7 @@ import dataclasses
 import json
 import logging
 from collections.abc import Coroutine, Iterable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -127,3 +127,25 @@ def cell(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "" if value is None else str(value)
+
+
+def length(late: timedelta | None) -> str:
+    """A length of time in its largest unit; nothing where there is none."""
+    if late is None:
+        return ""
+    seconds = round(late.total_seconds())
+    days, hours, minutes = seconds // 86_400, seconds // 3_600, seconds // 60
+    return (
+        f"{days} d"
+        if days > 1
+        else f"{hours} h"
+        if hours > 1
+        else f"{minutes} min"
+        if minutes > 1
+        else f"{seconds} s"
+    )
+
+
+def about(seconds: float) -> str:
+    """A length of time that was foreseen."""
+    return "a few seconds" if seconds < 10 else f"about {length(timedelta(seconds=seconds))}"

@@ -17,11 +17,11 @@ from urllib.parse import urlsplit
 
 import click
 
+from worker.cli.arguments import ids
 from worker.cli.command import SERVERS, answer_of, data_dir_option, settings_for
 from worker.cli.pages import pages
 from worker.errors import ConfigurationError, LeadSyncError
 from worker.foreign_text import clean
-from worker.inbox import is_id
 from worker.settings import Settings
 
 if TYPE_CHECKING:
@@ -50,18 +50,11 @@ _SIGNS: Final = {
 """A state's sign, the same for a terminal without UTF-8, and its colour."""
 
 
-def _ids(_: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
-    for value in values:
-        if not is_id(value):
-            raise click.BadParameter("is not an id: digits only", param=parameter)
-    return values
-
-
 @click.command()
 @click.option("--token-stdin", is_flag=True, help="Read the token from standard input.")
 @click.option("--account", help="Use the kept token of this account; needed where those of several are kept.")
 @click.option(
-    "--page", "page_ids", multiple=True, callback=_ids, help="Connect this Page; may be given again."
+    "--page", "page_ids", multiple=True, callback=ids, help="Connect this Page; may be given again."
 )
 @click.option("--all", "everything", is_flag=True, help="Connect all Pages that Meta lists.")
 @click.option(
@@ -140,7 +133,7 @@ def connect(
 
 
 @pages.command("disconnect")
-@click.argument("page_ids", nargs=-1, required=True, callback=_ids)
+@click.argument("page_ids", nargs=-1, required=True, callback=ids)
 @click.option(
     "--anyway", is_flag=True, help="Also where Meta cannot be reached: the subscription there then stays."
 )

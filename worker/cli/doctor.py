@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from worker import logs
-from worker.cli.backfill import _id
+from worker.cli.arguments import an_id
 from worker.cli.command import answer_of, data_dir_option, settings_for
 from worker.errors import ConfigurationError
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option(
-    "--page", "page_id", callback=_id, help="Of the Pages look at this one only, and tell all of it."
+    "--page", "page_id", callback=an_id, help="Of the Pages look at this one only, and tell all of it."
 )
 @click.option("--offline", is_flag=True, help="Ask neither Meta nor the public callback.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")

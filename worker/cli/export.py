@@ -12,18 +12,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from datetime import datetime, tzinfo
+from datetime import tzinfo
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, cast
 
 import click
 
+from worker.cli.arguments import a_zone, ids, moment
 from worker.cli.command import answer_of, data_dir_option, settings_for
 from worker.destination import ReaderGone, Sink, standard_output, whole_file
 from worker.errors import StoreUnavailable
-from worker.inbox import is_id
 from worker.settings import Settings
-from worker.when import UnknownZone, UnreadableTime, parse_when, zone_of
 
 if TYPE_CHECKING:
     from worker.export import Contents, Lines
@@ -63,25 +62,12 @@ class _Written:
     unknown: tuple[tuple[str, str], ...]
 
 
-def _ids(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
-    if any(not is_id(text) for text in value):
-        raise click.BadParameter("is not an id")
-    return tuple(dict.fromkeys(value))
-
-
-def _zone(ctx: click.Context, param: click.Parameter, value: str) -> tzinfo:
-    try:
-        return zone_of(value)
-    except UnknownZone as error:
-        raise click.BadParameter(str(error)) from None
-
-
 @click.command()
 @click.option(
-    "--form", "forms", multiple=True, metavar="ID", callback=_ids, help="Only this form; repeatable."
+    "--form", "forms", multiple=True, metavar="ID", callback=ids, help="Only this form; repeatable."
 )
 @click.option(
-    "--page", "pages", multiple=True, metavar="ID", callback=_ids, help="Only this Page; repeatable."
+    "--page", "pages", multiple=True, metavar="ID", callback=ids, help="Only this Page; repeatable."
 )
 @click.option("--since", metavar="WHEN", help="Only leads created at WHEN or later.")
 @click.option(
@@ -92,7 +78,7 @@ def _zone(ctx: click.Context, param: click.Parameter, value: str) -> tzinfo:
     metavar="ZONE",
     default="UTC",
     show_default=True,
-    callback=_zone,
+    callback=a_zone,
     help="What WHEN means and times are told in, such as Europe/Berlin.",
 )
 @click.option(
@@ -144,8 +130,8 @@ def export(
     selection = Selection(
         forms=forms,
         pages=pages,
-        since=_moment("--since", since, zone, at),
-        until=_moment("--until", until, zone, at, end=True),
+        since=moment(since, "--since", zone, at),
+        until=moment(until, "--until", zone, at, end=True),
         tests=not no_tests,
     )
     if selection.since and selection.until and selection.since >= selection.until:
@@ -214,17 +200,6 @@ def _lines(contents: "Contents", layout: _Layout) -> "Lines":
 def _format_of(path: Path | None) -> str:
     ending = path.suffix.lower().removeprefix(".") if path else ""
     return ending if ending in FORMATS else "csv"
-
-
-def _moment(
-    option: str, text: str | None, zone: tzinfo, now: datetime, *, end: bool = False
-) -> datetime | None:
-    if text is None:
-        return None
-    try:
-        return parse_when(text, zone, now, end=end)
-    except UnreadableTime as error:
-        raise click.BadParameter(str(error), param_hint=option) from None
 
 
 def _destination(path: Path | None) -> AbstractContextManager[Sink]:

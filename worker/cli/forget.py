@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from worker.cli.arguments import an_id, ids
 from worker.cli.command import SERVERS, answer_of, data_dir_option, settings_for
 from worker.conditions import Condition
 from worker.errors import LeadSyncError, LedgerUnavailable, StoreUnavailable
@@ -45,20 +46,8 @@ class _Wish:
     as_json: bool
 
 
-def _ids(_: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
-    if any(not is_id(value) for value in values):
-        raise click.BadParameter("is not an id: 1 to 32 digits", param=parameter)
-    return tuple(dict.fromkeys(values))
-
-
-def _page(_: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    if value is not None and not is_id(value):
-        raise click.BadParameter("is not an id: 1 to 32 digits", param=parameter)
-    return value
-
-
 @click.command()
-@click.argument("leadgen_ids", nargs=-1, metavar="[LEADGEN_ID]...", callback=_ids)
+@click.argument("leadgen_ids", nargs=-1, metavar="[LEADGEN_ID]...", callback=ids)
 @click.option(
     "--answer",
     "named",
@@ -68,7 +57,7 @@ def _page(_: click.Context, parameter: click.Parameter, value: str | None) -> st
     " asked for and not shown, which keeps it out of the list of processes and of the shell's history.",
 )
 @click.option("--value-stdin", is_flag=True, help="Read the values from standard input, one a line.")
-@click.option("--page", "page_id", callback=_page, help="The Page of ids that have no row yet.")
+@click.option("--page", "page_id", callback=an_id, help="The Page of ids that have no row yet.")
 @click.option(
     "--from",
     "list_file",

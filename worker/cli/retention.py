@@ -8,25 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from worker.cli.arguments import an_id
 from worker.cli.command import SERVERS, answer_of, data_dir_option, print_rows, settings_for
 from worker.errors import LeadSyncError
-from worker.inbox import is_id
 from worker.settings import Settings
 
 if TYPE_CHECKING:
     from worker.store.statements import Row
 
 
-def _an_id(_: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    if value is not None and not is_id(value):
-        raise click.BadParameter("is not an id: 1 to 32 digits", param=parameter)
-    return value
-
-
 _page = click.option(
-    "--page", "page_id", callback=_an_id, help="All forms of this Page that have no time set."
+    "--page", "page_id", callback=an_id, help="All forms of this Page that have no time set."
 )
-_form = click.option("--form", "form_id", callback=_an_id, help="One form.")
+_form = click.option("--form", "form_id", callback=an_id, help="One form.")
 _json = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 
 

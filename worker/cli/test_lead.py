@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from worker.cli.backfill import _id
+from worker.cli.arguments import an_id
 from worker.cli.command import SERVERS, answer_of, data_dir_option, settings_for
 from worker.errors import LeadSyncError
 from worker.settings import Settings
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 @click.command("test-lead")
 @click.option(
-    "--form", "form_id", callback=_id, help="The form; default: an active one of --page, or the only one."
+    "--form", "form_id", callback=an_id, help="The form; default: an active one of --page, or the only one."
 )
-@click.option("--page", "page_id", callback=_id, help="Any active form of this Page; with --form its Page.")
+@click.option("--page", "page_id", callback=an_id, help="Any active form of this Page; with --form its Page.")
 @click.option(
     "--timeout", default=60, show_default=True, type=click.IntRange(1, 3_600), help="Seconds to wait for it."
 )

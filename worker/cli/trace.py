@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from worker.cli.backfill import _id, _ids
+from worker.cli.arguments import an_id, ids
 from worker.cli.command import SERVERS, answer_of, data_dir_option, settings_for
 from worker.settings import Settings
 
@@ -15,21 +15,16 @@ if TYPE_CHECKING:
     from worker.tracing import MetaSays
 
 
-def _lead_id(context: click.Context, parameter: click.Parameter, value: str) -> str:
-    _id(context, parameter, value)
-    return value
-
-
 @click.command()
-@click.argument("leadgen_id", callback=_lead_id)
+@click.argument("leadgen_id", callback=an_id)
 @click.option(
     "--form",
     "form_id",
-    callback=_id,
+    callback=an_id,
     help="It is of this form: tell how far that is reconciled, and ask nobody.",
 )
 @click.option(
-    "--page", "page_ids", multiple=True, callback=_ids, help="Ask with this Page's token; may be given again."
+    "--page", "page_ids", multiple=True, callback=ids, help="Ask with this Page's token; may be given again."
 )
 @click.option("--offline", is_flag=True, help="Do not ask Meta.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")

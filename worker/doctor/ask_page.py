@@ -9,15 +9,13 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final, Protocol, TypeVar
 
-from worker.budget.policy import IN_NO_PAGES_NAME, Grant
-from worker.calls import Calls
+from worker.budget.policy import IN_NO_PAGES_NAME
+from worker.calls import Calls, Graph, Read
 from worker.doctor.facts import PageTold
 from worker.errors import (
     LeadSyncError,
     NotVisibleYet,
-    PermissionRefused,
     ProofRefused,
-    RequestRefused,
     StoreUnavailable,
     TokenRefused,
 )
@@ -29,9 +27,9 @@ from worker.graph.account import (
     read_subscribed,
     subscribed_apps_request,
 )
-from worker.graph.wire import GraphAnswer, GraphRequest, read_object, read_result_page
+from worker.graph.wire import GraphRequest, read_object, read_result_page
 from worker.health import Facts
-from worker.page_calls import TokenMissing
+from worker.page_calls import REFUSED_OTHERWISE, TokenMissing
 from worker.probing import PROBE_FIELDS, active_first, with_listing
 from worker.tokens import PageTokens
 
@@ -40,13 +38,6 @@ FORMS_TRIED: Final = 2
 """A refusal may be that of one form alone."""
 
 T = TypeVar("T")
-Read = Callable[[GraphAnswer, datetime], T]
-
-
-class Graph(Protocol):
-    """What this file needs of Graph."""
-
-    async def ask(self, request: GraphRequest, grant: Grant) -> GraphAnswer: ...
 
 
 class Rows(Protocol):
@@ -82,8 +73,7 @@ class PageAsker:
         try:
             token = await self._tokens.token_for(page_id)
         except TokenRefused as error:
-            missing = TokenMissing(str(error)) if error.reason == TokenRefused.reason else error
-            return PageTold(replace(facts, refusal=missing))
+            return PageTold(replace(facts, refusal=TokenMissing.told_apart(error)))
         if facts.has_app:
             facts = replace(facts, token=await self._debug(token))
         return await _Talk(page_id, token, self._calls, self._caller).all(facts)
@@ -166,7 +156,7 @@ class _Talk:
             self._refusal = error
             return error
         except LeadSyncError as error:
-            self._answered |= isinstance(error, PermissionRefused | NotVisibleYet | RequestRefused)
+            self._answered |= isinstance(error, REFUSED_OTHERWISE)
             return error
         self._answered = True
         return told

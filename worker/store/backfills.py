@@ -1,30 +1,18 @@
-"""Backfills, their slices, and the leads that a listing brought -> rows.
+"""Backfills: begun with their slices, ended once none of these waits, shown, forgotten.
 
-It decides nothing (slices.py and backfill.py do). Invariants: what a result page brought, the slice's progress and what
-a reconciliation found are one statement, so a crash leaves all of it or nothing; only the holder of a slice's lease
-changes it; a backfill is over once none of its slices waits, and only one that lacks nothing moves a watermark.
+It decides nothing (plans.py and reconcile.py do) and reads no slice (slices.py). Invariants: the same backfill asked
+twice is one; a backfill is over once none of its slices waits, and only one that lacks nothing moves a watermark.
 """
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
-import structlog
 from psycopg_pool import AsyncConnectionPool
 
-from worker.batches import InFlight
-from worker.errors import StoreUnavailable
-from worker.outcomes import DeadLetter, Stored
-from worker.plans import Plan, utc
-from worker.slices import Slice
-from worker.store.lead_rows import LEAD_ROWS, json_of
-from worker.store.leads import LeadStore, row_of
-from worker.store.sql import INSERT_LEADS, OR_UPDATE_LEADS
-from worker.store.statements import Row, RowsRefused, Statements
-
-log = structlog.get_logger("store")
+from worker.plans import Plan
+from worker.store.statements import Row, Statements
 
 LEASES: Final = 20
 """A slice whose readers died, or hung beyond their lease, so many times in a row is given up."""
@@ -52,174 +40,11 @@ where state = 'running' and purpose = %(purpose)s and edge = %(edge)s and object
 """
 """Begin a backfill with its slices, unless the same is running: then that one's id."""
 
-LEASE: Final = """
-with recursive page (page_id) as (
-    (select page_id from slices where due_at is not null order by page_id limit 1)
-    union all
-    select (select s.page_id from slices s where s.due_at is not null and s.page_id > page.page_id
-            order by s.page_id limit 1)
-    from page where page.page_id is not null
-),
-open_page as (
-    select page.page_id, %(per_page)s - coalesce(w.walks, 0) as room, coalesce(w.walks, 0) as walks
-    from page left join pages using (page_id)
-        left join jsonb_to_recordset(%(walked)s::jsonb) as w (page_id text, walks integer) using (page_id)
-    where page.page_id is not null and pages.parked_at is null
-),
-picked as (
-    select due.slice_id
-    from open_page cross join lateral (
-        select s.slice_id, s.due_at from slices s join backfills b using (backfill_id)
-        where s.page_id = open_page.page_id and s.due_at <= %(now)s and b.state = 'running'
-        order by s.due_at, s.slice_id limit greatest(0, open_page.room) for update of s skip locked) as due
-    -- Pages in turns, those first of which fewer slices are being walked.
-    order by open_page.walks + row_number() over (partition by open_page.page_id order by due.due_at, due.slice_id),
-        due.due_at
-    limit %(room)s
-),
-leased as (
-    update slices s set due_at = %(now)s::timestamptz + %(lease)s::interval, turn = s.turn + 1, leases = s.leases + 1,
-        readings = s.readings + 1, leads = 0, stored = 0,
-        watermark = (select f.watermark from forms f where s.edge = 'form' and f.form_id = s.object_id)
-    from picked where s.slice_id = picked.slice_id
-    returning s.*
-),
-cleared as (
-    delete from findings f using leased where f.slice_id = leased.slice_id
-)
-select l.slice_id, l.backfill_id, l.page_id, l.edge, l.object_id, l.since, l.until, l.turn, l.attempts,
-    l.failed_for, l.watermark, b.purpose
-from leased l join backfills b using (backfill_id)
-order by l.slice_id
-"""
-"""Lease slices that are due, Pages in turns and none of a parked one; what an earlier reading of them had found is
-forgotten."""
-
-WRITE: Final = f"""
-with r as materialized (select * from {LEAD_ROWS}),
-prior as (
-    select l.leadgen_id, l.state, l.in_part from leadgen l where l.leadgen_id = any(array(select leadgen_id from r))
-),
-written as (
-    {INSERT_LEADS} r left join prior p using (leadgen_id)
-    where p.leadgen_id is null or (p.state <> 'erased' and (p.state <> 'stored' or (p.in_part and not r.in_part)))
-    order by r.leadgen_id
-    {OR_UPDATE_LEADS}
-    returning l.leadgen_id, l.state
-),
-repairs as (
-    insert into repaired (leadgen_id, page_id, form_id, created_time, was, backfill_id, repaired_at)
-    select r.leadgen_id, r.page_id, r.form_id, r.created_time, coalesce(p.state, 'missing'), %(backfill_id)s, %(now)s
-    from written w join r using (leadgen_id) left join prior p using (leadgen_id)
-    where %(purpose)s <> 'backfill' and w.state = 'stored' and r.created_time is not null and r.form_id is not null
-      and coalesce(p.state, 'missing') <> 'stored'
-    order by r.leadgen_id
-    on conflict (leadgen_id) do nothing
-),
-held as (
-    update slices s set leads = s.leads + %(listed)s, calls = s.calls + %(calls)s, attempts = 0, reason = null,
-        failed_for = null, stored = s.stored + (select count(*) from written w left join prior p using (leadgen_id)
-                             where w.state = 'stored' and p.state is distinct from 'stored'),
-        due_at = %(now)s::timestamptz + %(lease)s::interval
-    where s.slice_id = %(slice_id)s and s.turn = %(turn)s and s.state = 'waiting'
-    returning s.slice_id
-),
-found as (
-    insert into findings as f (slice_id, form_id, day, listed, fresh, unexplained)
-    select held.slice_id, r.form_id, (r.created_time at time zone 'UTC')::date,
-        count(*), count(*) filter (where r.created_time >= coalesce(%(watermark)s::timestamptz, '-infinity')),
-        count(*) filter (where r.state <> 'stored' and coalesce(p.state, 'missing') not in ('stored', 'erased'))
-    from r cross join held left join prior p using (leadgen_id)
-    where %(purpose)s <> 'backfill' and r.created_time is not null and r.form_id is not null
-    group by 1, 2, 3
-    on conflict (slice_id, form_id, day) do update set listed = f.listed + excluded.listed,
-        fresh = f.fresh + excluded.fresh, unexplained = f.unexplained + excluded.unexplained
-)
-select slice_id from held
-where not exists (select from pages p where p.page_id = %(page_id)s and p.parked_at is not null)
-"""
-"""One result page of a slice: leads that were not stored, or in part only, become rows; the others are left alone.
-
-All parts see the rows as they were before. A lead that was erased is known: Meta lists it and it is not missing.
-Nothing comes back where the slice is no longer ours, or its Page was parked meanwhile, yet the leads are stored: they
-are paid for."""
-
-WRITE_PLAN: Final = """
-select set_config('plan_cache_mode', 'force_generic_plan', true), set_config('enable_seqscan', 'off', true)
-"""
-"""How WRITE is planned: once a connection, since that takes as long as writing a hundred leads, and so that it finds
-its rows by the index: a plan from when the table was small is kept, and would read all of a large one each time."""
-
-RESTART: Final = """
-with held as (
-    update slices set leads = 0, stored = 0, calls = calls + %(calls)s, readings = readings + 1,
-        due_at = %(now)s::timestamptz + %(lease)s::interval
-    where slice_id = %(slice_id)s and turn = %(turn)s and state = 'waiting'
-    returning slice_id
-)
-delete from findings f using held where f.slice_id = held.slice_id
-"""
-"""A walk begins anew within its lease; what it had found so far is forgotten."""
-
-KEEP: Final = """
-update slices set due_at = %(now)s::timestamptz + %(lease)s::interval
-from unnest(%(ids)s::bigint[], %(turns)s::bigint[]) as held (id, held_turn)
-where slice_id = held.id and turn = held.held_turn and state = 'waiting'
-"""
-"""These slices are still being read."""
-
-FINISH: Final = """
-update slices set state = 'done', due_at = null, finished_at = %(now)s, leases = 0
-where slice_id = %(slice_id)s and turn = %(turn)s and state = 'waiting'
-returning slice_id
-"""
-"""The walk through a slice came to its end."""
-
-FAIL: Final = """
-update slices set state = 'failed', due_at = null, finished_at = %(now)s, reason = %(reason)s,
-    attempts = attempts + 1, calls = calls + %(calls)s
-where slice_id = %(slice_id)s and turn = %(turn)s and state = 'waiting'
-"""
-"""A slice that cannot be read: its backfill goes on without it and says so."""
-
-DIVIDE: Final = """
-with running as (
-    select b.backfill_id from backfills b join slices s using (backfill_id)
-    where s.slice_id = %(slice_id)s and b.state = 'running' for share of b
-),
-divided as (
-    update slices s set state = 'divided', due_at = null, finished_at = %(now)s, calls = calls + %(calls)s, leads = 0
-    from running
-    where s.backfill_id = running.backfill_id and slice_id = %(slice_id)s and turn = %(turn)s and state = 'waiting'
-    returning s.*
-),
-cleared as (
-    delete from findings f using divided d where f.slice_id = d.slice_id
-)
-insert into slices (backfill_id, page_id, edge, object_id, since, until, due_at)
-select d.backfill_id, d.page_id, d.edge, d.object_id, part.since, part.until, %(now)s
-from divided d cross join unnest(%(sinces)s::bigint[], %(untils)s::bigint[]) as part (since, until)
-"""
-"""A slice gives way to its parts, which are read from their beginnings."""
-
-PUT_OFF: Final = """
-update slices set due_at = %(until)s, reason = %(reason)s, attempts = %(attempts)s, failed_for = %(failed_for)s,
-    calls = calls + %(calls)s, leases = 0
-where slice_id = %(slice_id)s and turn = %(turn)s and state = 'waiting'
-"""
-"""A slice is begun again later."""
-
 GIVE_UP: Final = """
 update slices set state = 'failed', due_at = null, finished_at = %(now)s, reason = 'crashed'
 where due_at <= %(now)s and leases >= %(most)s
 """
 """Slices that nobody survived, or finished within a lease, so many times in a row."""
-
-PUT_OFF_PAGE: Final = """
-update slices set due_at = %(until)s, reason = %(reason)s
-where page_id = %(page_id)s and due_at <= %(now)s and state = 'waiting'
-"""
-"""The other slices of a Page wait as long as the one that was refused."""
 
 CLOSE: Final = """
 with over as materialized (
@@ -339,60 +164,6 @@ group by b.backfill_id order by b.backfill_id desc limit %(most)s
 """
 """How far backfills are, the newest first."""
 
-FORMS_DUE: Final = """
-select f.form_id, f.page_id, f.status, f.created_time, f.found_at, f.watermark, f.read_from, f.deep_at,
-    greatest(f.leads_count - f.expired_leads_count, 0) as leads, p.limit_calls,
-    exists (select from leadgen l where l.page_id = f.page_id and l.form_id = f.form_id
-        and l.created_time > %(now)s::timestamptz - %(active)s::interval) as is_active,
-    (select count(*) from forms o where o.page_id = f.page_id and o.status = 'ACTIVE') as forms
-from forms f left join pages p using (page_id)
-where coalesce(f.reconcile_at <= %(due_by)s, true) and p.parked_at is null
-  and (%(page_ids)s::text[] is null or f.page_id = any(%(page_ids)s))
-order by f.reconcile_at nulls first, f.form_id limit %(most)s
-"""
-"""Forms that are due to be compared with Meta's listing, and what their turn depends on."""
-
-DEEP_DUE: Final = """
-select f.form_id, f.page_id, f.created_time, f.read_from, greatest(f.leads_count - f.expired_leads_count, 0) as leads
-from forms f left join pages p using (page_id)
-where f.watermark is not null and coalesce(f.deep_at < %(before)s, f.found_at < %(before)s, true)
-  and p.parked_at is null
-  and not exists (select from backfills b where b.purpose = 'deep' and b.state = 'running' and b.object_id = f.form_id)
-order by f.deep_at nulls first, f.form_id limit %(most)s
-"""
-"""Forms whose last full comparison is too old."""
-
-RECONCILE_AT: Final = """
-update forms set reconcile_at = %(at)s, watermark = coalesce(%(watermark)s, watermark),
-    read_from = coalesce(%(read_from)s, read_from)
-where form_id = %(form_id)s
-"""
-"""When a form is compared next; and, of one that is new here, from when on."""
-
-LIVE_LEADS: Final = """
-select count(*) as leads from leadgen
-where page_id = %(page_id)s and created_time > %(now)s::timestamptz - interval '1 day'
-"""
-"""Leads of a Page of the last day: about what its live calls are."""
-
-REPORT: Final = """
-select c.day, c.form_id, f.name as form, c.metas, c.ours, c.missing, c.repaired, c.unexplained, c.latest, c.checked_at
-from reconciliations c left join forms f using (form_id)
-where (%(form_ids)s::text[] is null or c.form_id = any(%(form_ids)s))
-  and (%(page_ids)s::text[] is null or c.page_id = any(%(page_ids)s)) and c.day >= %(since)s
-order by c.day desc, c.form_id
-"""
-"""What reconciling found, the newest day first."""
-
-REPAIRED: Final = """
-select leadgen_id, form_id, was, created_time, repaired_at, repaired_at - created_time as late
-from repaired
-where (%(form_ids)s::text[] is null or form_id = any(%(form_ids)s))
-  and (%(page_ids)s::text[] is null or page_id = any(%(page_ids)s)) and created_time >= %(since)s
-order by created_time desc, leadgen_id limit %(most)s
-"""
-"""The leads that reconciling brought, and how late."""
-
 KNOW_PAGES: Final = """
 insert into pages (page_id, updated_at) select page_id, %(now)s from unnest(%(page_ids)s::text[]) as p (page_id)
 order by page_id on conflict do nothing
@@ -408,12 +179,6 @@ limit 2
 """
 """The Pages to which a form or an ad belongs, as far as is known here."""
 
-IS_DUE: Final = """
-select exists (select from slices s left join pages p using (page_id)
-    where s.due_at <= %(now)s and p.parked_at is null) as due
-"""
-"""Whether some slice could be read now."""
-
 FORGET: Final = """
 delete from backfills where finished_at < %(now)s::timestamptz
     - case when purpose = 'reconcile' then %(quick)s::interval else %(others)s::interval end
@@ -421,30 +186,11 @@ delete from backfills where finished_at < %(now)s::timestamptz
 """Forget what is long over."""
 
 
-@dataclass(frozen=True, slots=True)
-class LeasedSlice:
-    """A slice that this process may read until its lease ends. `watermark` is its form's, aware UTC."""
-
-    slice_id: int
-    backfill_id: int
-    purpose: str
-    page_id: str
-    edge: str
-    object_id: str
-    span: Slice
-    turn: int
-    attempts: int = 0
-    failed_for: str | None = None
-    watermark: datetime | None = None
-
-
 class BackfillStore:
     """The rows of backfills. `pool` is open and belongs to this process; `now` is the caller's clock, aware UTC."""
 
-    def __init__(self, pool: AsyncConnectionPool, leads: LeadStore, *, lease_seconds: float) -> None:
+    def __init__(self, pool: AsyncConnectionPool) -> None:
         self._rows = Statements(pool).rows
-        self._leads = leads
-        self._lease = timedelta(seconds=lease_seconds)
 
     async def open(self, plan: Plan, now: datetime) -> tuple[int, bool]:
         """Begin it; its id, and whether it is new: the same backfill asked twice is one."""
@@ -470,153 +216,6 @@ class BackfillStore:
             if rows:
                 return int(rows[0]["backfill_id"]), bool(rows[0]["is_new"])
         raise AssertionError("a backfill neither begins nor runs")
-
-    async def lease(
-        self, room: int, per_page: int, now: datetime, *, walked: Mapping[str, int]
-    ) -> tuple[LeasedSlice, ...]:
-        """At most `room` slices that are due; of a Page at most `per_page`, less those that are `walked` already."""
-        asked = {
-            "room": room,
-            "per_page": per_page,
-            "now": now,
-            "lease": self._lease,
-            "walked": json.dumps([{"page_id": page_id, "walks": n} for page_id, n in walked.items()]),
-        }
-        return tuple(
-            LeasedSlice(
-                slice_id=row["slice_id"],
-                backfill_id=row["backfill_id"],
-                purpose=row["purpose"],
-                page_id=row["page_id"],
-                edge=row["edge"],
-                object_id=row["object_id"],
-                span=Slice(row["since"], row["until"]),
-                turn=row["turn"],
-                attempts=row["attempts"],
-                failed_for=row["failed_for"],
-                watermark=row["watermark"],
-            )
-            for row in await self._rows(LEASE, asked)
-        )
-
-    async def park(self, page_id: str, reason: str, now: datetime) -> bool:
-        """Hold a Page; false where it was held already."""
-        return await self._leads.park(page_id, reason, now)
-
-    async def write_leads(
-        self,
-        leased: LeasedSlice,
-        leads: Sequence[tuple[InFlight, Stored | DeadLetter]],
-        *,
-        calls: int,
-        now: datetime,
-    ) -> bool:
-        """Commit one result page, each leadgen_id once; whether the slice is still ours.
-
-        A row that Postgres refuses becomes a dead letter without its content.
-        """
-        rows = [row_of(reference, outcome, now) for reference, outcome in leads]
-        for row in rows:
-            # What the listing brought in part is completed by the listing, not by a call a lead.
-            row["due_at"] = None
-        return await self._write_rows(leased, rows, calls, now)
-
-    async def _write_rows(self, leased: LeasedSlice, rows: Sequence[Row], calls: int, now: datetime) -> bool:
-        try:
-            return await self._write(leased, rows, calls, now)
-        except RowsRefused as refused:
-            if len(rows) > 1:
-                middle = len(rows) // 2
-                first = await self._write_rows(leased, rows[:middle], calls, now)
-                return await self._write_rows(leased, rows[middle:], 0, now) and first
-            row = rows[0]
-            log.error(
-                "row_refused", leadgen_id=row["leadgen_id"], page_id=row["page_id"], sqlstate=refused.sqlstate
-            )
-            kept = ("leadgen_id", "page_id", "first_seen_at", "source")
-            dead = {name: row[name] for name in kept} | {
-                "form_id": leased.object_id if leased.edge == "form" else None,
-                "created_time": row["created_time"] or utc(leased.span.since),
-                "state": "dead",
-                "reason": f"row_refused_{refused.sqlstate}",
-                "attempts": 1,
-                "is_test": False,
-                "in_part": False,
-                "cleaned": False,
-            }
-            try:
-                return await self._write(leased, [dead], calls, now)
-            except RowsRefused as again:
-                raise StoreUnavailable(
-                    f"Postgres refuses even the bare row of {row['leadgen_id']} (SQLSTATE {again.sqlstate});"
-                    " look at the constraints and triggers on table leadgen"
-                ) from None
-
-    async def _write(self, leased: LeasedSlice, rows: Sequence[Row], calls: int, now: datetime) -> bool:
-        told = {
-            "rows": json_of(rows),
-            "listed": len(rows),
-            "calls": calls,
-            "purpose": leased.purpose,
-            "page_id": leased.page_id,
-            "backfill_id": leased.backfill_id,
-            "watermark": leased.watermark,
-            **self._held(leased, now),
-        }
-        return bool(await self._rows(WRITE, told, under=WRITE_PLAN))
-
-    def _held(self, leased: LeasedSlice, now: datetime) -> Row:
-        return {"slice_id": leased.slice_id, "turn": leased.turn, "now": now, "lease": self._lease}
-
-    async def restart(self, leased: LeasedSlice, *, calls: int, now: datetime) -> None:
-        """Its walk begins anew."""
-        await self._rows(RESTART, {**self._held(leased, now), "calls": calls})
-
-    async def keep(self, held: Sequence[LeasedSlice], now: datetime) -> None:
-        """These are still being read."""
-        ids, turns = [s.slice_id for s in held], [s.turn for s in held]
-        await self._rows(KEEP, {"ids": ids, "turns": turns, "now": now, "lease": self._lease})
-
-    async def finish(self, leased: LeasedSlice, now: datetime) -> bool:
-        """Its walk came to its end; false where the slice was no longer ours."""
-        return bool(await self._rows(FINISH, self._held(leased, now)))
-
-    async def fail(self, leased: LeasedSlice, reason: str, *, calls: int, now: datetime) -> None:
-        """It cannot be read."""
-        await self._rows(FAIL, {**self._held(leased, now), "reason": reason, "calls": calls})
-
-    async def divide(self, leased: LeasedSlice, parts: Sequence[Slice], *, calls: int, now: datetime) -> None:
-        """It gives way to its parts."""
-        sinces, untils = [part.since for part in parts], [part.until for part in parts]
-        await self._rows(
-            DIVIDE, {**self._held(leased, now), "sinces": sinces, "untils": untils, "calls": calls}
-        )
-
-    async def put_off(
-        self,
-        leased: LeasedSlice,
-        until: datetime,
-        reason: str | None,
-        *,
-        attempts: int,
-        failed_for: str | None,
-        calls: int,
-    ) -> None:
-        """It is begun again, not before `until`; it has failed `attempts` times in a row, for `failed_for`."""
-        told = {
-            "slice_id": leased.slice_id,
-            "turn": leased.turn,
-            "until": until,
-            "reason": reason,
-            "attempts": attempts,
-            "failed_for": failed_for,
-            "calls": calls,
-        }
-        await self._rows(PUT_OFF, told)
-
-    async def put_off_page(self, page_id: str, until: datetime, reason: str, now: datetime) -> None:
-        """All slices of a Page that are due and nobody reads wait until then."""
-        await self._rows(PUT_OFF_PAGE, {"page_id": page_id, "until": until, "reason": reason, "now": now})
 
     async def close(self, now: datetime) -> list[Row]:
         """End the backfills that are over; what ended, with `failed` slices and their `failure`."""
@@ -650,73 +249,6 @@ class BackfillStore:
             },
         )
 
-    async def forms_due(
-        self,
-        now: datetime,
-        *,
-        due_by: datetime,
-        active: timedelta,
-        page_ids: Sequence[str] | None = None,
-        most: int = 500,
-    ) -> list[Row]:
-        """Forms whose turn to be reconciled comes by `due_by`; `is_active` where a lead came within `active`."""
-        asked = {
-            "now": now,
-            "due_by": due_by,
-            "active": active,
-            "page_ids": page_ids and list(page_ids),
-            "most": most,
-        }
-        return await self._rows(FORMS_DUE, asked)
-
-    async def deep_due(self, before: datetime, most: int = 200) -> list[Row]:
-        """Forms that were last compared in full before a moment."""
-        return await self._rows(DEEP_DUE, {"before": before, "most": most})
-
-    async def reconcile_at(
-        self,
-        form_id: str,
-        at: datetime,
-        *,
-        watermark: datetime | None = None,
-        read_from: datetime | None = None,
-    ) -> None:
-        """When a form's next turn is; `watermark` and `read_from` of one that begins here and now."""
-        told = {"form_id": form_id, "at": at, "watermark": watermark, "read_from": read_from}
-        await self._rows(RECONCILE_AT, told)
-
-    async def live_leads(self, page_id: str, now: datetime) -> int:
-        """Leads of a Page of the last day."""
-        return int((await self._rows(LIVE_LEADS, {"page_id": page_id, "now": now}))[0]["leads"])
-
-    async def report(
-        self, form_ids: Sequence[str] | None, since: datetime, *, page_ids: Sequence[str] | None = None
-    ) -> list[Row]:
-        """What reconciling found, by form and day (UTC), of days since that of `since`."""
-        asked = {
-            "form_ids": form_ids and list(form_ids),
-            "page_ids": page_ids and list(page_ids),
-            "since": since.date(),
-        }
-        return await self._rows(REPORT, asked)
-
-    async def repaired(
-        self,
-        form_ids: Sequence[str] | None,
-        since: datetime,
-        most: int,
-        *,
-        page_ids: Sequence[str] | None = None,
-    ) -> list[Row]:
-        """The leads that reconciling brought."""
-        asked = {
-            "form_ids": form_ids and list(form_ids),
-            "page_ids": page_ids and list(page_ids),
-            "since": since,
-            "most": most,
-        }
-        return await self._rows(REPAIRED, asked)
-
     async def know_pages(self, page_ids: Sequence[str], now: datetime) -> None:
         """There are these Pages."""
         await self._rows(KNOW_PAGES, {"page_ids": list(page_ids), "now": now})
@@ -725,10 +257,6 @@ class BackfillStore:
         """The Pages to which a form or an ad belongs, as far as is known here; at most two."""
         rows = await self._rows(PAGE_OF, {"edge": edge, "object_id": object_id})
         return tuple(row["page_id"] for row in rows)
-
-    async def is_due(self, now: datetime) -> bool:
-        """Whether some slice could be read now."""
-        return bool((await self._rows(IS_DUE, {"now": now}))[0]["due"])
 
     async def forget(self, now: datetime, *, quick: timedelta, others: timedelta) -> None:
         """Forget runs that ended so long ago, those of quick reconciliations sooner."""

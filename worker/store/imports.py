@@ -13,26 +13,14 @@ from typing import Final, LiteralString, TypeAlias
 from psycopg_pool import AsyncConnectionPool
 
 from worker.lead import Lead
-from worker.store.lead_rows import LEAD_ROWS, json_of
+from worker.store.lead_rows import LEAD_ROWS, TOLD_BY_FILES, json_of
 from worker.store.sql import SECOND
 from worker.store.statements import Row, RowsRefused, Statements
 
 OfPage: TypeAlias = tuple[Lead, str]
 """A lead and the id of its Page, which it does not know itself."""
 
-_COLUMNS: Final = (
-    "form_id",
-    "ad_id",
-    "ad_name",
-    "adset_id",
-    "adset_name",
-    "campaign_id",
-    "campaign_name",
-    "created_time",
-    "is_organic",
-    "platform",
-)
-_NAMES: Final = ", ".join((*_COLUMNS, "field_data", "extra"))
+_NAMES: Final = ", ".join((*TOLD_BY_FILES, "field_data", "extra"))
 
 _IN_FULL: Final = "(l.state = 'stored' and not l.in_part)"
 # Graph's empty answer is final where it told all of the lead.
@@ -48,7 +36,7 @@ def _extra(new: LiteralString) -> LiteralString:
 
 def _gains(new: LiteralString) -> LiteralString:
     """Whether row `l` would gain something by `new`."""
-    filled = " or ".join(f"(l.{column} is null and {new}.{column} is not null)" for column in _COLUMNS)
+    filled = " or ".join(f"(l.{column} is null and {new}.{column} is not null)" for column in TOLD_BY_FILES)
     return f"""(l.state <> 'erased' and (l.state <> 'stored' or {filled}
         or ({_FIELD_DATA} is null and nullif({new}.field_data, '[]'::jsonb) is not null)
         or (l.extra is null and {_extra(new)} is not null)))"""
@@ -70,7 +58,7 @@ on conflict (leadgen_id) do update set
     due_at = case when l.state = 'stored' then l.due_at end,
     turn = case when l.state = 'stored' then l.turn else l.turn + 1 end,
     leases = case when l.state = 'stored' then l.leases else 0 end,
-    {", ".join(f"{column} = coalesce(l.{column}, excluded.{column})" for column in _COLUMNS)},
+    {", ".join(f"{column} = coalesce(l.{column}, excluded.{column})" for column in TOLD_BY_FILES)},
     field_data = coalesce({_FIELD_DATA}, excluded.field_data, l.field_data),
     extra = coalesce(l.extra, {_extra("excluded")}),
     is_test = l.is_test or excluded.is_test,

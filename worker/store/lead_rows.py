@@ -51,6 +51,19 @@ COLUMNS: Final = (
 )
 """What a row may say, and its type."""
 _NAMES: Final = tuple(name for name, _ in COLUMNS)
+TOLD_BY_FILES: Final = (
+    "form_id",
+    "ad_id",
+    "ad_name",
+    "adset_id",
+    "adset_name",
+    "campaign_id",
+    "campaign_name",
+    "created_time",
+    "is_organic",
+    "platform",
+)
+"""Columns that Meta's export tells too."""
 
 
 def _taken_out(place: int, name: str, of_type: str) -> str:

@@ -7,22 +7,9 @@ state only moves forward; a verdict changes a waiting row only in the turn in wh
 from typing import Final
 
 from worker.health import BY_HAND, DISCONNECTED
-from worker.store.lead_rows import LEAD_ROWS
+from worker.store.lead_rows import LEAD_ROWS, TOLD_BY_FILES
 
-_LEAD_COLUMNS: Final = (
-    "form_id",
-    "ad_id",
-    "ad_name",
-    "adset_id",
-    "adset_name",
-    "campaign_id",
-    "campaign_name",
-    "created_time",
-    "is_organic",
-    "platform",
-    "partner_name",
-    "retailer_item_id",
-)
+_LEAD_COLUMNS: Final = (*TOLD_BY_FILES, "partner_name", "retailer_item_id")
 _JSON_COLUMNS: Final = ("field_data", "custom_disclaimer_responses", "extra")
 
 

@@ -23,7 +23,7 @@ POOR_SHARE = 0.5
 PAGES = 5
 EXISTING = click.Path(exists=True, dir_okay=False, path_type=Path)
 FRESH = click.Path(dir_okay=False, path_type=Path)
-FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
 @click.command(help=f"{__doc__}")
@@ -52,7 +52,10 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 )
 @click.option("--settle-seconds", default=420.0, show_default=True, help="How long until all must be stored.")
 @click.option(
-    "--keep", default=Path(tempfile.gettempdir()), type=FOLDER, help="Where a failed soak leaves its log."
+    "--keep",
+    default=Path(tempfile.gettempdir()),
+    type=FOLDER,
+    help="Where a failed soak leaves its log; made if it is not there.",
 )
 @click.option("--json", "json_file", type=FRESH, help="Write the figures here.")
 def main(
@@ -86,6 +89,11 @@ def main(
         metrics_port=_free_port(),
         keep=keep,
     )
+    # Before the soak, not after hours of it.
+    try:
+        keep.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise click.BadParameter(f"{keep} cannot be made: {error.strerror}", param_hint="--keep") from None
     click.echo(f"seed {seed}: {len(plan)} faults, {round(rate * seconds):,} leads in {minutes:g} minutes")
     waves = make_waves(seconds=seconds, rate=rate, seed=seed, reconciling=reconciling)
     finding = run(shape, plan, waves, click.echo)

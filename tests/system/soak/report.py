@@ -4,8 +4,8 @@ from collections import Counter
 from pathlib import Path
 
 from tests.system.soak.figures import tail
+from tests.system.soak.finding import Finding
 from tests.system.soak.plan import write_plan
-from tests.system.soak.run import Finding
 
 SHOWN = 8
 """Violations of each rule."""

@@ -1,9 +1,9 @@
 """A plan and its waves -> carried out on real processes, settled, judged.
 
-    rig -> waves and faults by the clock -> every fault undone -> settled -> facts -> Finding
+    rig -> waves and faults by the clock -> every fault undone -> settled -> Finding
 
-It decides nothing: what is struck is the plan's, what is wrong is the judge's. Invariant: whatever was struck is undone
-before anything is judged.
+It decides nothing: what is struck is the plan's, what is wrong is the judge's (invariants.py). Invariant: whatever was
+struck is undone before anything is judged.
 """
 
 import heapq
@@ -11,45 +11,25 @@ import random
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.system.soak import leaks, truth
-from tests.system.soak.figures import covered, greatest
-from tests.system.soak.invariants import Facts, Violation, violations
+from tests.system.soak import truth
+from tests.system.soak.finding import Finding, Seen, facts_of_rows, judged
+from tests.system.soak.hand import Undo
+from tests.system.soak.invariants import Violation, violations
 from tests.system.soak.metronome import stood_still, ticking
 from tests.system.soak.plan import Fault
 from tests.system.soak.rig import Rig, build_rig
 from tests.system.soak.shape import LATENCY_SECONDS, Shape, environment_of, sandbox_of
-from tests.system.soak.strikes import Striker, Undo
+from tests.system.soak.strikes import Striker
 from tests.system.soak.watch import Watcher
 from tests.system.soak.waves import Wave
 
 FIRST_SECONDS = 8.0
 """The first answers of a receiver that has just started: it connects to Redis, and the processes beside it start."""
-NOT_LIVE = "leads that only a reconciliation brought"
 TELL_EVERY_SECONDS = 30.0
-
-
-@dataclass(slots=True)
-class Finding:
-    """What a soak came to."""
-
-    violations: list[Violation]
-    states: Mapping[str, int]
-    leads: int
-    struck: Counter[str]
-    missed: Counter[str]
-    told: dict[str, float] = field(default_factory=dict)
-    log: Path | None = None
-    plan_so_far: tuple[Fault, ...] = ()
-
-    @property
-    def good(self) -> bool:
-        """Whether every promise was kept."""
-        return not self.violations
 
 
 class SoakFailed(Exception):
@@ -114,7 +94,7 @@ class _Soak:
             took = time.monotonic() - self._began
             self._watcher.stop()
             self._striker.errands.close()
-            finding = self._judge(stalls)
+            finding = self._finding(stalls)
         finding.told |= {"seconds of load": loaded, "seconds to settle": took - loaded, "settled": settled}
         return finding
 
@@ -191,83 +171,26 @@ class _Soak:
         """Nothing is left to do, and every lead of Meta's is a row that needs nothing more."""
         if not self._striker.errands.idle or any(truth.read_left(self._stack).values()):
             return False
-        facts = self._facts_of_rows()
-        return not violations(facts)
+        emptied = self._struck["redis_flush"] > 0
+        return not violations(facts_of_rows(self._stack, self._striker.orders, emptied=emptied))
 
-    def _facts_of_rows(self) -> Facts:
-        leads, rows = truth.compare(self._stack)
-        orders = self._striker.orders
-        return Facts(
-            truth=leads,
-            rows=rows,
-            results=truth.read_results(self._stack, orders.deleted),
-            forgotten=frozenset(orders.done),
-            perhaps_forgotten=frozenset(orders.tried),
-            deleted=frozenset(orders.deleted),
-            emptied=self._struck["redis_flush"] > 0,
-        )
-
-    def _judge(self, stalls: Path) -> Finding:
-        repaired = truth.read_repaired(self._stack)
-        samples = self._watcher.samples
-        samples.append(self._watcher.look())
-        excused = [(self._started, self._started + FIRST_SECONDS), *self._striker.away, *stood_still(stalls)]
-        answers = truth.read_answers(self._stack)
-        ages = {
-            name: max((sample.sizes.get(name, 0.0) for sample in samples), default=0.0)
-            for name in ("oldest entry, seconds", "oldest waiting row, seconds")
-        }
-        facts = replace(
-            self._facts_of_rows(),
-            moved_back=truth.moved_back(self._stack),
-            windows=truth.read_windows(self._stack),
-            answers=answers,
-            excused=excused,
-            slowed=tuple(self._striker.slowed),
-            left={
-                **truth.read_left(self._stack),
-                **({} if self._shape.reconciling else {NOT_LIVE: repaired}),
-            },
-            ages=ages,
-            most_age=self._shape.most_age,
-            answer_seconds=self._shape.answer,
-            grown=tuple(leaks.growing(samples, tables_per_minute=self._shape.pages * 40)),
-            exposed=truth.look_for_canaries(self._stack),
-            not_done=tuple(self._striker.errands.given_up),
-        )
-        slowest = max((a.seconds for a in answers if a.status == "200"), default=0.0)
-        found = violations(facts)
-        finding = Finding(
-            violations=found,
-            states=truth.read_states(self._stack),
-            leads=len(facts.truth | facts.deleted),
+    def _finding(self, stalls: Path) -> Finding:
+        seen = Seen(
+            striker=self._striker,
             struck=self._struck,
             missed=self._missed,
-            told={
-                "deliveries answered": len(answers),
-                "answered 503": sum(a.status == "503" for a in answers),
-                "slowest 200, seconds": slowest,
-                "stretches excused": len(excused),
-                "seconds excused": covered(excused),
-                "brought by reconciling": repaired,
-                "Graph calls": self._stack.get("calls")["calls"],
-                "calls over a limit": sum(w.over_limit for w in facts.windows),
-                "most calls in the poor Page's window": next(
-                    (w.most for w in facts.windows if w.page_id == self._poor), 0
-                ),
-                "its limit": self._shape.poor_calls,
-                "forgotten": len(facts.forgotten),
-                "deleted at Meta": len(facts.deleted),
-                "replies lost": sum(proxy.lost for proxy in self._rig.proxies.values()),
-                **ages,
-                **greatest(samples),
-            },
-        )
-        if found:
+            samples=[*self._watcher.samples, self._watcher.look()],
+            excused=[
+                (self._started, self._started + FIRST_SECONDS), *self._striker.away, *stood_still(stalls)
+            ],
+            poor=self._poor,
+        )  # fmt: skip
+        finding = judged(self._rig, self._shape, seen)
+        if not finding.good:
             finding.plan_so_far = tuple(self._plan)
             finding.log = self._shape.keep / f"soak-{self._shape.seed}-{int(time.time())}.log"
             shutil.copy(self._stack.folder / "whole.log", finding.log)
-            self._tell_traces(found)
+            self._tell_traces(finding.violations)
         return finding
 
     def _tell_traces(self, found: Sequence[Violation]) -> None:
