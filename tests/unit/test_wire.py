@@ -6,6 +6,7 @@ https://developers.facebook.com/docs/graph-api/batch-requests
 import json
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from hypothesis import given
@@ -37,6 +38,7 @@ from worker.graph.wire import (
     ResultPage,
     appsecret_proof,
     form_request,
+    form_text,
     forms_request,
     lead_request,
     leads_request,
@@ -99,6 +101,12 @@ def test_several_leads_are_one_batch(count: int) -> None:
         {"method": "GET", "relative_url": f"{leadgen_id}?fields={','.join(FULL_FIELDS)}"}
         for leadgen_id in ids
     ]
+
+
+@given(st.lists(st.tuples(st.text(), st.text() | st.text("%+ &=~é\x00", max_size=9)), max_size=3))
+def test_a_form_is_written_as_browsers_write_it(form: list[tuple[str, str]]) -> None:
+    """Every character comes out as urllib quotes it, the percent sign and the space too."""
+    assert form_text(form) == urlencode(form).encode()
 
 
 @pytest.mark.parametrize("count", [0, BATCH_LIMIT + 1])

@@ -47,6 +47,7 @@ FULL_FIELDS: Final = (
 )
 BATCH_LIMIT: Final = 50
 """Items that Graph takes in one batch request."""
+_UNQUOTED: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-~"
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +137,23 @@ def lead_request(
         kind="lead",
         items=len(items),
     )
+
+
+def form_text(form: Sequence[tuple[str, str]]) -> bytes:
+    """A request's `form` as its body, application/x-www-form-urlencoded. Raises ValueError for a lone surrogate."""
+    return b"&".join(b"=".join(map(_quote, pair)) for pair in form)
+
+
+def _quote(text: str) -> bytes:
+    """As urllib.parse.quote_plus, but a pass for each kind of character that is to be quoted, of which a batch has
+    ten, and not a step for each character: that took a tenth of what a lead costs."""
+    quoted = text.encode()
+    odd = set(quoted.translate(None, _UNQUOTED))
+    if ord("%") in odd:  # before those come that quoting brings
+        quoted = quoted.replace(b"%", b"%25")
+    for byte in odd - {ord("%"), ord(" ")}:
+        quoted = quoted.replace(bytes((byte,)), b"%%%02X" % byte)
+    return quoted.replace(b" ", b"+")
 
 
 def read_answer(answer: GraphAnswer, leadgen_ids: Sequence[str], now: datetime) -> LeadsRead:
