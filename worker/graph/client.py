@@ -6,6 +6,7 @@ neither URL nor token; a body is read up to its bound and no further; no byte of
 deadline, nor a second time under the same grant (aiohttp sends a GET again where a kept connection was dropped).
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -164,8 +165,8 @@ class GraphClient:
             calls[:] = [given_up(request)]
             raise
         finally:
-            for kind, result in calls:
-                self._meter.count(CALLS, kind, result)
+            for (kind, result), number in Counter(calls).items():
+                self._meter.count(CALLS, kind, result, by=number)
 
     def _proof(self, token: str) -> str:
         return appsecret_proof(self._settings.app_secret, token)
