@@ -191,7 +191,7 @@ class ListingReader:
             reference = wanted.pop(leadgen_id, None) or InFlight.listed(
                 leadgen_id, page_id, ask.form_id, self._clock()
             )
-            outcome = self._verdicts.stored(reference, entry, fields, read_at)
+            outcome = self._verdicts.stored(reference, entry, fields, read_at, is_clean=found.is_clean)
             if isinstance(outcome, Stored) or not reference.unasked:
                 settled.append((reference, outcome))
         return settled

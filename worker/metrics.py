@@ -8,7 +8,7 @@ nothing that Meta, a person or a token says ever becomes a series; what `take` r
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -120,10 +120,15 @@ class Meter:
 
     def observe(self, series: Series, seconds: float, *values: str) -> None:
         """Something took so long; a clock that was set back makes it nothing."""
-        at = bisect_left(series.bounds, seconds)
-        bound = f"{series.bounds[at]:g}" if at < len(series.bounds) else INFINITE
-        self._growth[series.field(values, bound)] += 1
-        self._growth[series.field(values, SUM)] += round(max(0.0, seconds) * MICROSECONDS)
+        self.observe_all(series, (seconds,), *values)
+
+    def observe_all(self, series: Series, each: Iterable[float], *values: str) -> None:
+        """Several things took so many seconds each."""
+        told = [max(0.0, seconds) for seconds in each]
+        for at, count in Counter(bisect_left(series.bounds, seconds) for seconds in told).items():
+            bound = f"{series.bounds[at]:g}" if at < len(series.bounds) else INFINITE
+            self._growth[series.field(values, bound)] += count
+        self._growth[series.field(values, SUM)] += sum(round(seconds * MICROSECONDS) for seconds in told)
 
     @contextmanager
     def following(self, series: Series, counts: Mapping[str, int], *values: str) -> Iterator[None]:

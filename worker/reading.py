@@ -204,7 +204,8 @@ class LeadReader:
             elif isinstance(raw, LeadSyncError):
                 settled.append((reference, self._verdicts.outcome(reference, raw)))
             else:
-                settled.append((reference, self._verdicts.stored(reference, raw, fields, read_at)))
+                outcome = self._verdicts.stored(reference, raw, fields, read_at, is_clean=answer.is_clean)
+                settled.append((reference, outcome))
         if fields is not REDUCED_FIELDS and any(isinstance(outcome, Stored) for _, outcome in settled):
             self._refusals.pop(page_id, None)
         if not throttled:

@@ -388,7 +388,7 @@ class Runtime:
             ),
             clock=now,
             stop=self._family.is_stopping,
-            landed=lambda seconds: self._meter.observe(WEBHOOK_TO_ROW, seconds),
+            landed=lambda each: self._meter.observe_all(WEBHOOK_TO_ROW, each),
         )
         try:
             with self._meter.following(REFERENCES, run.counts, lane.value):

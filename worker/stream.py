@@ -55,6 +55,15 @@ end
 return forgotten
 """
 
+# KEYS: a reservation each. ARGV: the consumer, ms that they last. The places of those that somebody has already.
+_RESERVE: Final = """
+local taken = {}
+for place, key in ipairs(KEYS) do
+    if not redis.call('SET', key, ARGV[1], 'NX', 'PX', ARGV[2]) then taken[#taken + 1] = place end
+end
+return taken
+"""
+
 
 def note_schedule(client: redis.Redis) -> None:
     """The schedule is ticking; `client` is a synchronous one."""
@@ -185,12 +194,15 @@ class LeadStream:
 
     async def reserve(self, leadgen_ids: Sequence[str]) -> frozenset[str]:
         """Which of these leads this process may read now; the others are being read elsewhere."""
-        async with self._redis(), self._client.pipeline(transaction=False) as pipe:
-            for leadgen_id in leadgen_ids:
-                pipe.set(RESERVED_PREFIX + leadgen_id, self._consumer, nx=True, px=self._reserve_ms)
-            answers = await pipe.execute(raise_on_error=False)
-        # A full Redis refuses the SET: reading twice is harmless, waiting for room is not.
-        won = frozenset(i for i, answer in zip(leadgen_ids, answers, strict=True) if answer is not None)
+        keys = [RESERVED_PREFIX + leadgen_id for leadgen_id in leadgen_ids]
+        async with self._redis():
+            try:
+                taken = await self._client.eval(
+                    _RESERVE, len(keys), *keys, self._consumer, str(self._reserve_ms)
+                )
+            except ResponseError:
+                taken = ()  # a full Redis refuses: reading twice is harmless, waiting for room is not
+        won = frozenset(leadgen_ids).difference(leadgen_ids[place - 1] for place in taken)
         self._reserved |= won
         return won
 

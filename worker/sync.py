@@ -74,9 +74,9 @@ class Run:
         limits: Limits,
         clock: Callable[[], datetime],
         stop: Callable[[], bool],
-        landed: Callable[[float], None] = lambda seconds: None,
+        landed: Callable[[Sequence[float]], None] = lambda each: None,
     ) -> None:
-        """`landed` is told, of each announced lead, the seconds from its webhook to the commit of its row."""
+        """`landed` is told, of announced leads, the seconds from the webhook to the commit of the row of each."""
         self._source = source
         self._landed = landed
         self._reader = reader
@@ -410,13 +410,14 @@ class Run:
 
     def _count(self, settled: Sequence[tuple[InFlight, Outcome]]) -> None:
         now = self._clock()
+        landed: list[float] = []
         for reference, outcome in settled:
             if reference.in_part and not isinstance(outcome, Stored):
                 self.counts["left_in_part"] += 1
                 continue
             self.counts[_COUNT_AS[type(outcome)]] += 1
             if isinstance(outcome, Stored) and reference.received_at is not None and not reference.in_part:
-                self._landed((now - reference.received_at).total_seconds())
+                landed.append((now - reference.received_at).total_seconds())
             if isinstance(outcome, DeadLetter):
                 log.warning(
                     "lead_dead",
@@ -424,6 +425,8 @@ class Run:
                     page_id=reference.page_id,
                     reason=outcome.reason,
                 )
+        if landed:
+            self._landed(landed)
 
     async def _done(self, references: Sequence[InFlight]) -> None:
         finished = [r for reference in references for r in self._in_flight.pop(reference.leadgen_id, [])]

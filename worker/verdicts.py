@@ -79,11 +79,18 @@ class Verdicts:
             log.warning("usage_not_noted", page_id=page_id)
 
     def stored(
-        self, reference: InFlight, raw: object, fields: Sequence[str], read_at: datetime | None
+        self,
+        reference: InFlight,
+        raw: object,
+        fields: Sequence[str],
+        read_at: datetime | None,
+        *,
+        is_clean: bool,
     ) -> Outcome:
-        """The lead that Graph's JSON describes, which had come at `read_at`."""
+        """The lead that Graph's JSON describes, which had come at `read_at`; `is_clean` is Lead.from_graph's."""
+        in_part = fields is REDUCED_FIELDS
         try:
-            lead = Lead.from_graph(raw, leadgen_id=reference.leadgen_id, in_part=fields is REDUCED_FIELDS)
+            lead = Lead.from_graph(raw, leadgen_id=reference.leadgen_id, in_part=in_part, is_clean=is_clean)
         except LeadSyncError as error:
             return self.outcome(reference, error)
         except Exception as error:

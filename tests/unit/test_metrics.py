@@ -36,6 +36,15 @@ def test_an_observation_falls_into_the_first_bucket_that_holds_it() -> None:
     }
 
 
+def test_observations_of_a_batch_are_those_of_each() -> None:
+    """Told at once or one by one, they fall into the same buckets and have the same sum."""
+    at_once, one_by_one, each = Meter(), Meter(), (0.05, 0.06, 3.0, 200_000.0, -1.0)
+    at_once.observe_all(WEBHOOK_TO_ROW, each)
+    for seconds in each:
+        one_by_one.observe(WEBHOOK_TO_ROW, seconds)
+    assert at_once.take() == one_by_one.take()
+
+
 def test_a_clock_that_was_set_back_takes_nothing_off_the_sum() -> None:
     """A row that seems older than its webhook counts as one that took no time."""
     meter = Meter()

@@ -4,7 +4,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -53,6 +53,7 @@ class Bench:
         self.reader: Any = FakeReader()
         self.limits = Limits(**limits)
         self.stop: Callable[[], bool] = lambda: False
+        self.landed: list[float] = []
 
     def run_of(self) -> Run:
         return Run(
@@ -63,6 +64,7 @@ class Bench:
             limits=self.limits,
             clock=FrozenClock(),
             stop=lambda: self.stop(),
+            landed=self.landed.extend,
         )
 
     def run(self, meanwhile: Coroutine[Any, Any, None] | None = None) -> Counter[str]:
@@ -120,6 +122,17 @@ def test_every_outcome_is_carried_out_and_counted() -> None:
     }
     assert bench.run() == {"snoozed": 1, "retried": 1, "parked": 1, "dead": 1, "stored": 1}
     assert {r.leadgen_id: o for r, o in bench.store.settled if r.leadgen_id != "5"} == bench.reader.outcomes
+
+
+def test_the_time_from_webhook_to_row_is_told_of_each_announced_lead_that_was_stored() -> None:
+    """Neither of what waits, nor of a row that was there in part, nor of what no webhook announced."""
+    announced = [replace(r, received_at=at(-3 - n)) for n, r in enumerate(some(4))]
+    bench = Bench(
+        [*announced[:2], replace(announced[2], in_part=True), announced[3], in_flight(9, received_at=None)]
+    )
+    bench.reader.outcomes = {"4": Retry(at(9), "x", 1)}
+    bench.run()
+    assert sorted(bench.landed) == [3.0, 4.0]
 
 
 def test_a_webhook_repeated_fifty_times_costs_one_call() -> None:

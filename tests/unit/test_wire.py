@@ -6,6 +6,7 @@ https://developers.facebook.com/docs/graph-api/batch-requests
 import json
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from hypothesis import given
@@ -37,6 +38,7 @@ from worker.graph.wire import (
     ResultPage,
     appsecret_proof,
     form_request,
+    form_text,
     forms_request,
     lead_request,
     leads_request,
@@ -44,6 +46,7 @@ from worker.graph.wire import (
     read_form,
     read_result_page,
 )
+from worker.lead import Lead
 
 TOKEN = "EAABtoken"
 PROOF = "f00dproof"
@@ -98,6 +101,12 @@ def test_several_leads_are_one_batch(count: int) -> None:
         {"method": "GET", "relative_url": f"{leadgen_id}?fields={','.join(FULL_FIELDS)}"}
         for leadgen_id in ids
     ]
+
+
+@given(st.lists(st.tuples(st.text(), st.text() | st.text("%+ &=~é\x00", max_size=9)), max_size=3))
+def test_a_form_is_written_as_browsers_write_it(form: list[tuple[str, str]]) -> None:
+    """Every character comes out as urllib quotes it, the percent sign and the space too."""
+    assert form_text(form) == urlencode(form).encode()
 
 
 @pytest.mark.parametrize("count", [0, BATCH_LIMIT + 1])
@@ -250,6 +259,55 @@ def test_a_huge_code_decides_nothing() -> None:
 def test_meta_s_escapes_are_read() -> None:
     """Escaped slashes and surrogate pairs come out as the person typed them."""
     assert read(rb'{"id":"1","x":"a\/b \ud83d\ude00 \u0040"}', ["1"]).leads == ({"id": "1", "x": "a/b 😀 @"},)
+
+
+NUL = rb"\\u0000"
+"""As Graph writes it in an item's text, which is JSON in JSON."""
+
+
+@pytest.mark.parametrize(
+    ("written", "is_clean"),
+    [
+        (b"J\\u00fcrgen", True),
+        (NUL, False),
+        (rb"\u005cu0000", False),
+        (rb"\\ud800", False),
+        (rb"\ud800", False),
+        (b"\\\\u0041", True),
+    ],
+)
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_batch_is_clean_where_each_of_its_leads_is(written: bytes, is_clean: bool, place: int) -> None:
+    """Whatever Postgres cannot hold is seen in whichever item it stands, and however it is escaped twice."""
+    texts = [b'{\\"id\\":\\"1\\"}', b'{\\"id\\":\\"2\\"}']
+    texts[place] = texts[place].replace(b"}", b',\\"x\\":\\"' + written + b'\\"}')
+    found = read(b"[" + b",".join(b'{"code":200,"body":"%s"}' % text for text in texts) + b"]", TWO)
+    assert found.is_clean is is_clean
+    told = found.leads[place]
+    assert Lead.from_graph(told, leadgen_id=TWO[place], in_part=False).cleaned is not is_clean
+
+
+def test_one_lead_is_clean_where_its_answer_is() -> None:
+    """A plain answer is looked at as an item is."""
+    assert read(b'{"id":"5","x":"y"}', ["5"]).is_clean
+    assert not read(rb'{"id":"5","x":"\u0000"}', ["5"]).is_clean
+
+
+def test_an_item_without_a_lead_makes_nobody_else_be_looked_through() -> None:
+    """An error and an item that was left out are no rows."""
+    gone = {"error": {"message": "x", "code": 100, "error_subcode": 33}}
+    assert read([item(gone, 400), None, item(graph_lead("3"))], ["1", "2", "3"]).is_clean
+
+
+def test_each_item_s_usage_counts_where_they_differ() -> None:
+    """The last word counts, also where it is what was said before."""
+    usage = '{"7":[{"type":"leadgen","call_count":%d,"total_cputime":0,"total_time":0}]}'
+    items = [
+        item(graph_lead(str(n)), headers=[{"name": BUSINESS_HEADER, "value": usage % percent}])
+        for n, percent in enumerate([10, 10, 20, 10])
+    ]
+    assert [u.call_count for u in read(items, ["0", "1", "2", "3"]).usages] == [10]
+    assert [u.call_count for u in read(items[:3], ["0", "1", "2"]).usages] == [20]
 
 
 def test_usage_of_the_answer_and_of_its_items_is_read() -> None:

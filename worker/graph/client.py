@@ -6,6 +6,7 @@ neither URL nor token; a body is read up to its bound and no further; no byte of
 deadline, nor a second time under the same grant (aiohttp sends a GET again where a kept connection was dropped).
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from worker.graph.wire import (
     ResultPage,
     appsecret_proof,
     form_request,
+    form_text,
     forms_request,
     lead_request,
     leads_request,
@@ -163,8 +165,8 @@ class GraphClient:
             calls[:] = [given_up(request)]
             raise
         finally:
-            for kind, result in calls:
-                self._meter.count(CALLS, kind, result)
+            for (kind, result), number in Counter(calls).items():
+                self._meter.count(CALLS, kind, result, by=number)
 
     def _proof(self, token: str) -> str:
         return appsecret_proof(self._settings.app_secret, token)
@@ -172,18 +174,21 @@ class GraphClient:
     async def _send(self, request: GraphRequest, grant: Grant) -> GraphAnswer:
         assert self._session is not None, "the client is used before `async with`"
         began_at, leave = monotonic(), _Leave(grant, self._steady)
+        headers = {"Authorization": f"Bearer {request.token}"} if request.token else {}
+        if request.form:
+            headers["Content-Type"] = "application/x-www-form-urlencoded"
         try:
             async with self._session.request(
                 request.method,
                 request.path,
                 params=request.query or None,
-                data=aiohttp.FormData(request.form) if request.form else None,
-                headers={"Authorization": f"Bearer {request.token}"} if request.token else None,
+                data=form_text(request.form) if request.form else None,
+                headers=headers,
                 allow_redirects=False,
                 trace_request_ctx=leave,
             ) as response:
                 body = await self._read_bounded(response)
-                headers = {name.lower(): value for name, value in response.headers.items()}
+                told = {name.lower(): value for name, value in response.headers.items()}
         except TimeoutError:
             raise GraphUnavailable(f"Graph did not answer in {self._settings.timeout_seconds:g} s") from None
         except (aiohttp.ClientError, ValueError, OSError) as error:
@@ -192,8 +197,8 @@ class GraphClient:
         finally:
             if leave.sent:
                 self._meter.observe(REQUEST_SECONDS, monotonic() - began_at, request.kind)
-        self._watch_version(headers.get("facebook-api-version"))
-        return GraphAnswer(response.status, headers, body)
+        self._watch_version(told.get("facebook-api-version"))
+        return GraphAnswer(response.status, told, body)
 
     async def _read_bounded(self, response: aiohttp.ClientResponse) -> bytes:
         parts: list[bytes] = []
