@@ -193,7 +193,7 @@ class LeadStream:
             await pipe.execute()
 
     async def reserve(self, leadgen_ids: Sequence[str]) -> frozenset[str]:
-        """Which of these leads this process may read now; the others are being read elsewhere."""
+        """Which of these leads, each named once, this process may read now; the others are being read elsewhere."""
         keys = [RESERVED_PREFIX + leadgen_id for leadgen_id in leadgen_ids]
         async with self._redis():
             try:
