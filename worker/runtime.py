@@ -215,7 +215,8 @@ class Runtime:
         alerts = AlertSettings(
             settings.alert_url, settings.alert_secret, settings.alert_command, environment()
         )
-        self._alerts = Alerts(HealthStore(pool), alerts, now)
+        self._health_store = HealthStore(pool)
+        self._alerts = Alerts(self._health_store, alerts, now)
         self._reader = LeadReader(
             graph=graph,
             budget=budget,
@@ -297,7 +298,9 @@ class Runtime:
         return await self._reconciler.reconcile_deep()
 
     async def tidy(self) -> dict[str, int]:
-        """Forget what is long over: consumers, reserved calls, what Meta said of scopes, runs that ended."""
+        """Forget what is long over: consumers, reserved calls, what Meta said of scopes, runs that ended, changes of
+        health.
+        """
         await self._backfills.forget(now(), quick=QUICK_RUNS_KEPT, others=RUNS_KEPT)
         return {
             "consumers_forgotten": await self._stream.forget_consumers(FORGET_CONSUMERS_SECONDS),
@@ -305,6 +308,9 @@ class Runtime:
                 BLOCKS_KEPT_WINDOWS * self._settings.budget_window, machine=machine(), steady=steady()
             ),
             "scopes_forgotten": await self._ledger.forget_scopes(),
+            "health_events_forgotten": await self._health_store.forget(
+                now() - timedelta(seconds=self._settings.health_events_kept)
+            ),
         }
 
     def refresh_limits(self) -> None:

@@ -64,6 +64,7 @@ class Settings:
     parked_probe_every: float
     health_every: float
     health_resubscribe: bool
+    health_events_kept: float
     alert_url: str = field(repr=False)
     alert_secret: str = field(repr=False)
     alert_command: str = field(repr=False)
@@ -168,6 +169,7 @@ def _read(env: Env) -> Settings:
         parked_probe_every=seconds("PARKED_PROBE_EVERY_SECONDS", 900),
         health_every=seconds("HEALTH_EVERY_SECONDS", 3_600),
         health_resubscribe=env.bool("HEALTH_RESUBSCRIBE", True),
+        health_events_kept=seconds("HEALTH_EVENTS_KEPT_SECONDS", 90 * 86_400),
         alert_url=text("ALERT_URL", "", _url("https", "http")),
         alert_secret=text("ALERT_SECRET", ""),
         alert_command=text("ALERT_COMMAND", "", _check_command),

@@ -207,6 +207,33 @@ def test_slices_are_leased_pages_in_turns_and_each_to_one(on_store: Any) -> None
     on_store(scenario)
 
 
+def test_leasing_slices_locks_only_those_that_it_leases(on_store: Any) -> None:
+    """A lock is a write: however many slices of however many Pages are due, those left alone are not written to."""
+
+    async def scenario(world: World) -> None:
+        for page in range(1, 21):
+            await world.store.open(a_plan(page_id=str(page), object_id=str(page), parts=8), NOW)
+        leased = await world.lease(room=6, per_page=8)
+        assert sorted(Counter(one.page_id for one in leased).values()) == [1] * 6
+        touched = await world.sql("select slice_id from slices where xmax <> 0 or turn > 0")
+        assert {row["slice_id"] for row in touched} == {one.slice_id for one in leased}
+
+    on_store(scenario)
+
+
+def test_the_page_that_is_walked_least_goes_first(on_store: Any) -> None:
+    """Many others that are due as long do not keep it from catching up."""
+
+    async def scenario(world: World) -> None:
+        walked = {str(page): 4 for page in range(1, 21)}
+        for page in range(1, 22):
+            await world.store.open(a_plan(page_id=str(page), object_id=str(page), parts=8), NOW)
+        leased = await world.store.lease(4, 8, NOW, walked=walked)
+        assert [one.page_id for one in leased] == ["21"] * 4
+
+    on_store(scenario)
+
+
 def test_a_page_gets_no_more_walks_than_its_share(on_store: Any) -> None:
     """What is walked already counts; another Page's walks do not."""
 

@@ -9,7 +9,7 @@ import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,11 +24,14 @@ from worker.errors import StoreUnavailable
 from worker.lead import Lead
 from worker.outcomes import DeadLetter, Outcome, Park, Retry, Snooze, Stored
 from worker.store.leads import LeadStore, StoreSettings
+from worker.store.sql import LEASE_DUE
 
 T = TypeVar("T")
 SECRET = "ann-hunter2@example.org"
 DEATHS = StoreSettings().park_after_deaths
 LEASE = StoreSettings().lease_seconds
+TOUCHED = "select leadgen_id from leadgen where xmax <> 0 or turn > -1"
+"""Rows that were locked or written again since they were made."""
 
 
 @dataclass
@@ -629,6 +632,37 @@ def test_a_page_has_no_more_leases_than_its_share(on_store: Any) -> None:
         assert sorted(mine) == list(range(31 - len(mine), 31))
         rest = await world.lease(room=1_000, per_page=20)
         assert max(Counter(r.page_id for r in rest).values()) <= 20
+
+    on_store(scenario)
+
+
+def test_leasing_locks_only_what_it_leases(on_store: Any) -> None:
+    """A lock is a write: however many rows of however many Pages are due, those left alone are not written to."""
+
+    async def scenario(world: World) -> None:
+        for page in range(20):
+            await world.wait(some(10, f"7{page}", 1 + 100 * page), due=at(-9))
+        before = {row["leadgen_id"] for row in await world.sql(TOUCHED)}
+        leased = await world.lease(room=12, per_page=10)
+        assert Counter(r.page_id for r in leased).most_common(1)[0][1] == 1
+        assert {row["leadgen_id"] for row in await world.sql(TOUCHED)} - before == set(ids(leased))
+        assert len(leased) == 12
+
+    on_store(scenario)
+
+
+def test_two_who_lease_at_once_both_find_something(on_store: Any) -> None:
+    """What one is leasing at this moment, the other passes over, and takes what comes next."""
+
+    async def scenario(world: World) -> None:
+        for page in range(5):
+            await world.wait(some(5, f"7{page}", 1 + 100 * page), due=at(-9))
+        asked = {"now": NOW, "lease": timedelta(seconds=9), "per_page": 5, "room": 3}
+        async with world.pool.connection() as connection, connection.transaction():
+            cursor = await connection.execute(LEASE_DUE, asked)
+            first = {row[0] for row in await cursor.fetchall()}
+            second = set(ids(await asyncio.wait_for(world.lease(room=3, per_page=5), 10)))
+        assert (len(first), len(second), first & second) == (3, 3, set())
 
     on_store(scenario)
 

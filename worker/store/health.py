@@ -18,6 +18,8 @@ from worker.store.statements import Row, Statements
 
 WEBHOOK_LEADS: Final = 500
 """The newest leads of a Page among which its last webhook is looked for."""
+ANNOUNCED_LEADS: Final = 20
+"""So many of those that a webhook told of are looked at: the webhook of an older lead may have come last."""
 PROBED_FORMS: Final = 2
 PROBED_ROWS: Final = 3
 
@@ -81,8 +83,11 @@ and others at random."""
 WEBHOOKS: Final = """
 with last as (
     select max(received_at) as at from (
-        select received_at from leadgen where page_id = %(page_id)s
-        order by created_time desc limit %(newest)s) as newest
+        select received_at from (
+            select received_at from leadgen
+            where page_id = %(page_id)s and created_time is not null and state <> 'erased'
+            order by created_time desc limit %(newest)s) as newest
+        where received_at is not null limit %(announced)s) as announced
 )
 select last.at as last_webhook, missed.leads as unannounced, missed.oldest
 from last cross join lateral (
@@ -91,7 +96,10 @@ from last cross join lateral (
     where f.page_id = %(page_id)s and r.was = 'missing'
       and r.created_time > greatest(last.at, %(now)s::timestamptz - interval '1 day')) as missed
 """
-"""When a webhook last told of a lead of the Page, and how many leads created since only reconciling found."""
+"""When a webhook last told of a lead of the Page, and how many leads created since only reconciling found.
+
+Of an announced Page a few of the newest rows are read, of one without webhooks all of `newest`, however many it has.
+Rows of which nobody told the creation are no part of it: descending, they would stand before the newest."""
 
 KNOWN: Final = """
 select (select checked_at from page_health where page_id = %(page_id)s) as checked_at,
@@ -156,6 +164,20 @@ select event_id, at, aspect, was, became, reason, told_at, tries, due_at from he
 where page_id = %(page_id)s order by event_id desc limit %(most)s
 """
 """A Page's last changes, the newest first."""
+
+FORGET: Final = """
+with ranked as (
+    select event_id, row_number() over (partition by page_id, aspect order by event_id desc) as age from health_events
+),
+old as (
+    delete from health_events e using ranked
+    where e.event_id = ranked.event_id and ranked.age > 1 and e.at < %(before)s and e.due_at is null
+    returning 1
+)
+select count(*) as events from old
+"""
+"""Drop old changes, but those still to be told and the last of each aspect of a Page: what it became is what a check
+compares with, and without it a change of long ago would be news again."""
 
 OVERVIEW: Final = """
 select p.page_id, p.name, p.parked_at, p.parked_reason, p.connected_at, p.check_at,
@@ -232,7 +254,7 @@ class HealthStore:
 
     async def webhooks(self, page_id: str, now: datetime) -> Row:
         """`last_webhook`, and `unannounced` leads created since with the `oldest` of them."""
-        asked = {"page_id": page_id, "now": now, "newest": WEBHOOK_LEADS}
+        asked = {"page_id": page_id, "now": now, "newest": WEBHOOK_LEADS, "announced": ANNOUNCED_LEADS}
         return (await self._rows(WEBHOOKS, asked))[0]
 
     async def known(self, page_id: str) -> tuple[datetime | None, dict[str, str]]:
@@ -275,6 +297,10 @@ class HealthStore:
     async def events(self, page_id: str, most: int) -> list[Row]:
         """A Page's last changes, the newest first."""
         return await self._rows(EVENTS, {"page_id": page_id, "most": most})
+
+    async def forget(self, before: datetime) -> int:
+        """Drop changes that are older, as far as nothing depends on them; how many."""
+        return int((await self._rows(FORGET, {"before": before}))[0]["events"])
 
     async def overview(self, page_ids: Sequence[str] | None, now: datetime) -> list[Row]:
         """All about these Pages, by default all, the parked ones first."""

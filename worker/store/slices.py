@@ -27,29 +27,36 @@ from worker.store.statements import Row, RowsRefused, Statements
 log = structlog.get_logger("store")
 
 LEASE: Final = """
-with recursive page (page_id) as (
-    (select page_id from slices where due_at is not null order by page_id limit 1)
+with recursive page (page_id, due_at) as (
+    (select page_id, due_at from slices where due_at is not null order by page_id, due_at limit 1)
     union all
-    select (select s.page_id from slices s where s.due_at is not null and s.page_id > page.page_id
-            order by s.page_id limit 1)
-    from page where page.page_id is not null
+    select next.page_id, next.due_at from page cross join lateral (
+        select s.page_id, s.due_at from slices s where s.due_at is not null and s.page_id > page.page_id
+        order by s.page_id, s.due_at limit 1) as next
 ),
 open_page as (
     select page.page_id, %(per_page)s - coalesce(w.walks, 0) as room, coalesce(w.walks, 0) as walks
     from page left join pages using (page_id)
         left join jsonb_to_recordset(%(walked)s::jsonb) as w (page_id text, walks integer) using (page_id)
-    where page.page_id is not null and pages.parked_at is null
+    where page.due_at <= %(now)s and pages.parked_at is null and coalesce(w.walks, 0) < %(per_page)s
+    -- What other Pages have comes after the first of each of these. Twice as many as are wanted: some may be leased by
+    -- others at this moment.
+    order by walks, page.due_at limit 2 * %(room)s
 ),
-picked as (
-    select due.slice_id
+candidate as (
+    select due.slice_id, due.due_at,
+        open_page.walks + row_number() over (partition by open_page.page_id order by due.due_at, due.slice_id) as place
     from open_page cross join lateral (
         select s.slice_id, s.due_at from slices s join backfills b using (backfill_id)
         where s.page_id = open_page.page_id and s.due_at <= %(now)s and b.state = 'running'
-        order by s.due_at, s.slice_id limit greatest(0, open_page.room) for update of s skip locked) as due
+        order by s.due_at, s.slice_id limit open_page.room) as due
     -- Pages in turns, those first of which fewer slices are being walked.
-    order by open_page.walks + row_number() over (partition by open_page.page_id order by due.due_at, due.slice_id),
-        due.due_at
-    limit %(room)s
+    order by place, due.due_at limit 2 * %(room)s
+),
+picked as (
+    select s.slice_id from candidate join slices s using (slice_id)
+    where s.due_at <= %(now)s
+    order by candidate.place, candidate.due_at limit %(room)s for update of s skip locked
 ),
 leased as (
     update slices s set due_at = %(now)s::timestamptz + %(lease)s::interval, turn = s.turn + 1, leases = s.leases + 1,
@@ -67,7 +74,7 @@ from leased l join backfills b using (backfill_id)
 order by l.slice_id
 """
 """Lease slices that are due, Pages in turns and none of a parked one; what an earlier reading of them had found is
-forgotten."""
+forgotten. Only what is leased is locked: a lock is a write, and many Pages have many slices."""
 
 WRITE: Final = f"""
 with r as materialized (select * from {LEAD_ROWS}),

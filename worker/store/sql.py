@@ -110,34 +110,47 @@ returning l.leadgen_id, l.page_id, l.form_id, l.ad_id, l.attempts, l.turn, l.lea
 """
 
 LEASE_DUE: Final = f"""
-with recursive page (page_id) as (
-    (select page_id from leadgen where due_at is not null order by page_id limit 1)
+with recursive page (page_id, due_at) as (
+    (select page_id, due_at from leadgen where due_at is not null order by page_id, due_at limit 1)
     union all
-    select (select l.page_id from leadgen l where l.due_at is not null and l.page_id > page.page_id
-            order by l.page_id limit 1)
-    from page where page.page_id is not null
+    select next.page_id, next.due_at from page cross join lateral (
+        select l.page_id, l.due_at from leadgen l where l.due_at is not null and l.page_id > page.page_id
+        order by l.page_id, l.due_at limit 1) as next
 ),
 open_page as (
     select page.page_id from page left join pages using (page_id)
-    where page.page_id is not null and pages.parked_at is null
+    where page.due_at <= %(now)s and pages.parked_at is null
       and (pages.held_until is null or pages.held_until <= %(now)s)
+    -- What other Pages have comes after the first row of each of these. Twice as many as are wanted: some may be leased
+    -- by others at this moment.
+    order by page.due_at limit 2 * %(room)s
 ),
-picked as (
-    select due.leadgen_id, due.due_at
+share as (
+    select greatest(1, least(%(per_page)s, ceil(2.0 * %(room)s / greatest(1, count(*)))))::integer as rows
+    from open_page
+),
+candidate as (
+    select due.leadgen_id, due.due_at,
+        row_number() over (partition by open_page.page_id order by due.due_at, due.first_seen_at) as place
     from open_page cross join lateral (
         select leadgen_id, due_at, first_seen_at from leadgen
         where page_id = open_page.page_id and due_at <= %(now)s
-        order by due_at, first_seen_at limit %(per_page)s for update skip locked) as due
+        order by due_at, first_seen_at limit (select rows from share)) as due
     -- In turns, so that one Page's old backlog does not go before another's first row.
-    order by row_number() over (partition by open_page.page_id order by due.due_at, due.first_seen_at), due.due_at
-    limit %(room)s
+    order by place, due.due_at limit 2 * %(room)s
+),
+picked as (
+    select l.leadgen_id, l.due_at from candidate join leadgen l using (leadgen_id)
+    where l.due_at <= %(now)s
+    order by candidate.place, candidate.due_at limit %(room)s for update of l skip locked
 )
 {_LEASED}
 """
 """Lease what is due, the oldest first, at most `per_page` rows of a Page, `room` in all, and nothing of a Page that is
 parked or that the budget holds.
 
-The recursion walks the index from Page to Page, so that a Page with a million due rows hides no other.
+The recursion walks the index from Page to Page, so that a Page with a million due rows hides no other. Only what is
+leased is locked: a lock is a write, and many Pages have many rows.
 """
 
 NEXT_DUE: Final = """
