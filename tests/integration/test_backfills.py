@@ -212,7 +212,7 @@ def test_leasing_slices_locks_only_those_that_it_leases(on_store: Any) -> None:
 
     async def scenario(world: World) -> None:
         for page in range(1, 21):
-            await world.store.open(a_plan(page_id=str(page), object_id=str(page), parts=8), NOW)
+            await world.backfills.open(a_plan(page_id=str(page), object_id=str(page), parts=8), NOW)
         leased = await world.lease(room=6, per_page=8)
         assert sorted(Counter(one.page_id for one in leased).values()) == [1] * 6
         touched = await world.sql("select slice_id from slices where xmax <> 0 or turn > 0")
@@ -227,8 +227,8 @@ def test_the_page_that_is_walked_least_goes_first(on_store: Any) -> None:
     async def scenario(world: World) -> None:
         walked = {str(page): 4 for page in range(1, 21)}
         for page in range(1, 22):
-            await world.store.open(a_plan(page_id=str(page), object_id=str(page), parts=8), NOW)
-        leased = await world.store.lease(4, 8, NOW, walked=walked)
+            await world.backfills.open(a_plan(page_id=str(page), object_id=str(page), parts=8), NOW)
+        leased = await world.slices.lease(4, 8, NOW, walked=walked)
         assert [one.page_id for one in leased] == ["21"] * 4
 
     on_store(scenario)
