@@ -90,10 +90,11 @@ def plan(mix: Mix) -> Iterator[tuple[Announcement, ...]]:
     for number in range(extra if mix.count else 0):
         ordinal = number % mix.count
         line.append((ordinal + 1 + int(luck.random() * _REORDER_WITHIN), Announcement("lead", ordinal)))
+    # But for a sample each stands on the Page of a lead of this run.
     others: tuple[tuple[What, int], ...] = (
         ("update", mix.updates if mix.count else 0),
         ("sample", mix.sample_pings),
-        ("other", mix.other_fields),
+        ("other", mix.other_fields if mix.count else 0),
         ("changed_fields", mix.changed_fields if mix.count else 0),
     )
     for what, times in others:
@@ -128,13 +129,12 @@ class Change:
 def delivery_body(changes: Sequence[Change], sent_time: int) -> bytes:
     """The body of one delivery. Changes that follow each other on one Page share an entry."""
     entries: list[dict[str, object]] = []
+    shown: list[dict[str, object]] = []
     page_id = ""
     for change in changes:
-        if change.what == "sample":
+        if change.what == "sample" or change.lead is None:
             entries.append(_sample(sent_time))
             page_id = ""
-            continue
-        if change.lead is None:
             continue
         if change.what == "changed_fields" or not change.values:
             fields = [FIELDS[change.what]]
@@ -143,11 +143,9 @@ def delivery_body(changes: Sequence[Change], sent_time: int) -> bytes:
             continue
         key = change.lead.page_id + change.variant
         if key != page_id:
-            page_id = key
-            entries.append({"id": _entry_id(change), "time": sent_time, "changes": []})
-        shown = entries[-1]["changes"]
-        if isinstance(shown, list):
-            shown.append(_change(change))
+            page_id, shown = key, []
+            entries.append({"id": _entry_id(change), "time": sent_time, "changes": shown})
+        shown.append(_change(change))
     last = changes[-1].variant if changes else ""
     payload = (
         {"entry": entries, "object": "page"}

@@ -151,7 +151,7 @@ class Sender:
             changes = []
             for announcement in group:
                 lead = made.get(announcement.ordinal)
-                if lead is None and announcement.what != "sample" and run.mix.count:
+                if lead is None and announcement.what != "sample":
                     lead = made[announcement.ordinal] = run.make(announcement.ordinal)
                     self.progress.created += 1
                 if announcement.dropped:

@@ -19,11 +19,6 @@ def encode(value: object) -> str:
     return _ENCODER.encode(value).replace("/", "\\/").replace("@", "\\u0040")
 
 
-def escape(json_text: str) -> str:
-    """Meta's extra escapes on JSON text whose slashes and at signs are plain."""
-    return json_text.replace("/", "\\/").replace("@", "\\u0040")
-
-
 def quote_json(json_text: str) -> str:
     """JSON text as a JSON string (a batch item's body): the inner text's escapes are escaped once more."""
     return encode_basestring_ascii(json_text).replace("/", "\\/")

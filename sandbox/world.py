@@ -305,10 +305,8 @@ class World:
         return self._scattered[form.form_id]
 
     def created_time_of(self, number: int) -> int:
-        """When the lead with this number came."""
-        if number >= self.historic:
-            return self._fresh[number - self.historic].created_time
-        return self._historic_time(self.form_of(number), self.place_of(number))
+        """When the lead with this number, one of those created since the start, came."""
+        return self._fresh[number - self.historic].created_time
 
     def count_since(self, form: Form, since: int) -> int:
         """How many leads the form got at or after `since`, deleted ones included."""

@@ -94,15 +94,17 @@ def _by_form(references: Iterable[InFlight], without: Collection[str]) -> dict[s
 
 
 def _stretches(of_form: Sequence[InFlight], rate: float) -> Iterator[list[InFlight]]:
-    """Cut where reading through the gap would cost more than the call with which a new listing begins."""
+    """Cut where reading through the gap would cost more than the call with which a new listing begins.
+
+    There is a reference at least: a form without any is in no plan.
+    """
     stretch: list[InFlight] = []
     for reference in of_form:
         if stretch and rate * (_second(reference) - _second(stretch[-1])) > RESULT_PAGE_LIMIT:
             yield stretch
             stretch = []
         stretch.append(reference)
-    if stretch:
-        yield stretch
+    yield stretch
 
 
 def _listing(form_id: str, stretch: Sequence[InFlight]) -> ByListing:

@@ -14,7 +14,7 @@ from worker.graph.usage import read_usage
 from worker.graph.wire import GraphAnswer, GraphRequest
 
 LAPSES: Final = 3
-"""So often in a row a call that was not sent is tried again, at once."""
+"""So often at most a call is begun that each time was not sent."""
 
 T = TypeVar("T")
 Read = Callable[[GraphAnswer, datetime], T]
@@ -45,17 +45,19 @@ class Calls:
 
     async def of_nobody(self, request: GraphRequest, read: "Read[T]") -> T:
         """Ask under an app's or a person's own token. Raises what the call met."""
-        for lapse in range(LAPSES):
+        lapses = 0
+        while True:
             try:
                 return read(await self._graph.ask(request, IN_NO_PAGES_NAME), self._clock())
             except GrantLapsed:
-                if lapse == LAPSES - 1:
+                lapses += 1
+                if lapses == LAPSES:
                     raise
-        raise AssertionError("unreachable")
 
     async def of_page(self, page_id: str, request: GraphRequest, read: "Read[T]") -> T:
         """Ask under the Page's token. Raises NoCallNow, or what the call met."""
-        for lapse in range(LAPSES):
+        lapses = 0
+        while True:
             grant = await self._budget.request(page_id, 1, Lane.UPKEEP)
             if isinstance(grant, Refusal):
                 raise NoCallNow(
@@ -66,11 +68,11 @@ class Calls:
             try:
                 answer = await self._graph.ask(request, grant)
             except GrantLapsed:
-                if lapse == LAPSES - 1:
+                lapses += 1
+                if lapses == LAPSES:
                     raise
-                continue
-            return await self._heard(page_id, grant, answer, read)
-        raise AssertionError("unreachable")
+            else:
+                return await self._heard(page_id, grant, answer, read)
 
     async def _heard(self, page_id: str, grant: Grant, answer: GraphAnswer, read: "Read[T]") -> T:
         usages = read_usage(answer.headers)

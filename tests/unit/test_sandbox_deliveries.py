@@ -104,6 +104,21 @@ def test_pages_are_mixed_in_one_delivery() -> None:
     assert len({entry["id"] for entry in payload["entry"]}) == 2
 
 
+def test_a_run_without_leads_announces_samples_alone() -> None:
+    """Whatever else a delivery holds stands on the Page of one of the run's leads."""
+    mix = Mix(count=0, duplicates=2, sample_pings=2, updates=3, other_fields=4, changed_fields=5)
+    assert [each.what for delivery in plan(mix) for each in delivery] == ["sample", "sample"]
+
+
+def test_a_change_of_another_field_names_no_lead() -> None:
+    """It stands on its Page under that field, between changes of the same entry."""
+    told = lead()
+    (entry,) = parsed(*(Change(what, told, "strings") for what in ("lead", "other", "lead")))["entry"]
+    assert entry["id"] == told.page_id
+    assert [change["field"] for change in entry["changes"]] == ["leadgen", "feed", "leadgen"]
+    assert told.leadgen_id not in json.dumps(entry["changes"][1])
+
+
 def test_an_update_announces_no_new_lead() -> None:
     """leadgen_update carries updated_time instead of created_time, under a field of its own."""
     (change,) = parsed(Change("update", lead(), "integers"))["entry"][0]["changes"]

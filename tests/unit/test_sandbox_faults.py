@@ -62,6 +62,15 @@ def test_a_fault_keeps_to_its_pages_leads_and_kinds(sandbox: Sandbox) -> None:
     assert [asked(sandbox, path).status for path in (mine, f"/{form.form_id}/leads")] == [200, 403]
 
 
+@pytest.mark.parametrize("as_number", [False, True])
+def test_one_page_is_named_without_a_list_too(sandbox: Sandbox, as_number: bool) -> None:
+    """A single id, as text or number, is a list of one."""
+    page_id = sandbox.world.pages[1].page_id
+    give(sandbox, {"class": "2", "pages": int(page_id) if as_number else page_id})
+    statuses = [asked(sandbox, lead_path(sandbox, page), page=page).status for page in (0, 1)]
+    assert statuses == [200, 500]
+
+
 def test_a_fault_ends_by_time_or_by_count(sandbox: Sandbox) -> None:
     """`seconds` and `count` each bound a rule."""
     path = lead_path(sandbox)
@@ -170,6 +179,18 @@ def test_spoiled_answers_look_as_named(sandbox: Sandbox, name: str, status: int,
     spoiled = spoil(answer, answer.fault, "trace")
     assert spoiled.status == status
     assert spoiled.body.startswith(start)
+
+
+@pytest.mark.parametrize("name", ["timeout", "slow_body", "cut_body", "reset", "close"])
+def test_a_fault_of_time_or_connection_leaves_the_answer_whole(sandbox: Sandbox, name: str) -> None:
+    """What is sent late, or cut off on its way, is what would have been sent without the fault."""
+    path = lead_path(sandbox)
+    right = asked(sandbox, path)
+    give(sandbox, {"class": name})
+    answer = asked(sandbox, path)
+    assert answer.fault is not None
+    spoiled = spoil(answer, answer.fault, "trace")
+    assert (spoiled.status, spoiled.body) == (200, right.body)
 
 
 def test_a_truncated_answer_is_half_of_a_good_one(sandbox: Sandbox) -> None:

@@ -154,6 +154,15 @@ def test_paths_that_lead_nowhere(sandbox: Sandbox, path: str, code: tuple[int, i
     assert code_of(asked(sandbox, path.replace("{lead}", lead_of(sandbox).leadgen_id))) == code
 
 
+def test_what_is_unknown_is_named_as_it_was_asked_for(sandbox: Sandbox) -> None:
+    """An error about an id that leads nowhere tells that id, whatever the call would have done with it."""
+    for method, meant in (("GET", "get"), ("DELETE", "get"), ("POST", "post")):
+        refused = asked(sandbox, "/123456789", method=method)
+        assert code_of(refused) == (100, 33)
+        text = f"Unsupported {meant} request. Object with ID '123456789'"
+        assert text in read(refused)["error"]["message"]
+
+
 def test_a_deleted_lead_is_gone(sandbox: Sandbox) -> None:
     """DELETE answers success once; after it the lead is unknown."""
     path = f"/{lead_of(sandbox).leadgen_id}"

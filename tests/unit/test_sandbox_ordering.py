@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 
 from sandbox.faults import parse_rules
+from sandbox.ordering import Ordered, Shuffled
 from sandbox.parts import Sandbox
+from sandbox.request import TimeRange
 from sandbox.world import DAY, RETENTION_SECONDS, Form
 from tests.fakes.sandboxes import NOW, asked, code_of, made, read
 
@@ -85,6 +87,29 @@ def test_previous_leads_back_the_way_one_came(order: str) -> None:
             break
         before = page["paging"]["cursors"]["before"]
     assert back == there
+
+
+@pytest.mark.parametrize("order", [Ordered, Shuffled])
+def test_backwards_from_the_end_is_forwards_from_the_beginning_reversed(
+    order: type[Ordered] | type[Shuffled],
+) -> None:
+    """Whichever way a listing runs, it meets every lead in the same order."""
+    sandbox, form = mixed()
+    leads = order(sandbox.world, form, TimeRange())
+    keys = list(leads.above(None))
+    assert len(keys) == 70
+    assert list(leads.below(None)) == keys[::-1]
+
+
+def test_a_lead_that_comes_during_a_shuffled_walk_moves_none_of_the_others() -> None:
+    """It stands in a place of its own, which a walk begun before may have passed."""
+    sandbox, form = mixed(order="shuffled", short_pages=0)
+    before = ids(listing(sandbox, form.form_id))
+    new = [sandbox.world.create(form, now=NOW).leadgen_id for _ in range(20)]
+    after = ids(listing(sandbox, form.form_id))
+    assert [each for each in after if each not in new] == before
+    assert set(after) == {*before, *new}
+    assert after[-20:] != new
 
 
 @pytest.mark.parametrize("order", ["newest_first", "oldest_first"])

@@ -1,5 +1,6 @@
 """Subscriptions of the sandbox: what the calls change, what they are refused with, what vanishes."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -117,6 +118,28 @@ def test_the_app_is_subscribed_seen_and_dropped(sandbox: Sandbox) -> None:
     assert [field["name"] for field in read(app_call(sandbox))["data"][0]["fields"]] == ["leadgen"]
     assert read(app_call(sandbox, "DELETE", object="page")) == {"success": True}
     assert read(app_call(sandbox)) == {"data": []}
+
+
+def test_the_app_drops_nothing_of_another_object(sandbox: Sandbox) -> None:
+    """DELETE of an object that the sandbox does not have is code 100, and the subscription stays."""
+    subscribed(sandbox)
+    assert code_of(app_call(sandbox, "DELETE", object="instagram")) == (100, None)
+    assert read(app_call(sandbox))["data"][0]["callback_url"] == CALLBACK
+
+
+@pytest.mark.parametrize("call", [page_call, app_call])
+def test_subscriptions_are_read_made_and_dropped_and_nothing_else(
+    sandbox: Sandbox, call: Callable[..., Answer]
+) -> None:
+    """Another method is refused by the name of Page or app, and changes nothing."""
+    page_call(sandbox, "POST", subscribed_fields="leadgen")
+    subscribed(sandbox)
+    told = read(call(sandbox))
+    refused = call(sandbox, "PUT")
+    assert code_of(refused) == (100, 33)
+    node_id = sandbox.config.app_id if call is app_call else sandbox.world.pages[0].page_id
+    assert f"Unsupported post request. Object with ID '{node_id}'" in read(refused)["error"]["message"]
+    assert read(call(sandbox)) == told
 
 
 def test_a_callback_that_does_not_echo_is_refused(sandbox: Sandbox) -> None:

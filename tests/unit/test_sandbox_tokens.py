@@ -101,6 +101,17 @@ def test_a_page_where_the_user_has_no_role_is_left_out(sandbox: Sandbox) -> None
     assert by(sandbox, token, f"/{page_id}").status == 200
 
 
+@pytest.mark.parametrize(("method", "meant"), [("DELETE", "get"), ("POST", "post")])
+def test_the_user_is_read_and_nothing_else(sandbox: Sandbox, method: str, meant: str) -> None:
+    """Who would change or delete the user or his list of Pages is refused, with the user's id."""
+    user = {"access_token": sandbox.tokens.of_user}
+    for path in ("/me", "/me/accounts"):
+        refused = asked(sandbox, path, user, method=method)
+        assert code_of(refused) == (100, 33)
+        text = f"Unsupported {meant} request. Object with ID '{sandbox.world.user_id}'"
+        assert text in read(refused)["error"]["message"]
+
+
 def test_only_short_lived_tokens_are_made_long_lived(sandbox: Sandbox) -> None:
     """A short-lived token becomes one of sixty days; a long-lived one is given back with what is left."""
     short = order(sandbox, fresh="short")["user_token"]
@@ -111,6 +122,12 @@ def test_only_short_lived_tokens_are_made_long_lived(sandbox: Sandbox) -> None:
     assert again == {**told, "expires_in": 59 * DAY}
     assert code_of(by(sandbox, short, "/me", NOW + HOUR)) == (190, 463)
     assert by(sandbox, told["access_token"], "/me", NOW + HOUR).status == 200
+
+
+def test_a_token_that_never_expires_is_exchanged_for_itself_without_a_term(sandbox: Sandbox) -> None:
+    """expires_in is left out, as Graph does for what holds for ever."""
+    never = order(sandbox, fresh="never")["user_token"]
+    assert read(exchange(sandbox, never)) == {"access_token": never, "token_type": "bearer"}
 
 
 def test_a_token_that_is_dead_or_foreign_is_not_exchanged(sandbox: Sandbox) -> None:
@@ -346,6 +363,7 @@ def test_arguments_of_a_field_are_read() -> None:
         {"revoke": "everything"},
         {"revoke": "user", "error": "190/1"},
         {"revoke": "page", "pages": ["1"]},
+        {"revoke": "page", "pages": 1.5},
         {"revoke": "user", "token": "EAAUnobody"},
         {"revoke": "page", "token": made(leads=0).tokens.of_user},
         {"take_scopes": ["leads"]},
