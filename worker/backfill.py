@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 import structlog
@@ -24,10 +24,21 @@ LOOK_SECONDS: Final = 1.0
 """How often a run looks for further slices while others are being walked."""
 KEEP_PARTS: Final = 3
 """Leases are renewed so many times within their length."""
+CLOSE_ALL_EVERY: Final = timedelta(minutes=1)
+"""Whoever walked the last slice of a backfill may have died before ending it; looking through all takes its time where
+thousands are running."""
 ABANDON_SECONDS: Final = 8.0
 """How long the end of a run waits for walks to give their slices back."""
 
-L = TypeVar("L", bound=Leased)
+
+class PartOf(Leased, Protocol):
+    """A leased slice and the backfill that it is a part of."""
+
+    @property
+    def backfill_id(self) -> int: ...
+
+
+L = TypeVar("L", bound=PartOf)
 
 
 class Store(Protocol[L]):
@@ -37,7 +48,9 @@ class Store(Protocol[L]):
         self, room: int, per_page: int, now: datetime, *, walked: Mapping[str, int]
     ) -> tuple[L, ...]: ...
     async def keep(self, held: Sequence[L], now: datetime) -> None: ...
-    async def close(self, now: datetime) -> list[dict[str, Any]]: ...
+    async def close(
+        self, now: datetime, backfill_ids: Sequence[int] | None = None
+    ) -> list[dict[str, Any]]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +83,13 @@ class BackfillRun(Generic[L]):
         self._alive = alive
         self._walks: dict[asyncio.Task[str], L] = {}
         self._kept_at: datetime | None = None
+        self._closed_all_at: datetime | None = None
         self.counts: Counter[str] = Counter()
 
     async def run(self) -> Counter[str]:
         """Counts of slices by what became of them. Raises StoreUnavailable."""
         try:
-            # Whoever walked the last slice of a backfill may have died before ending it.
-            await self._close()
+            await self._close(())
             while not self._stop():
                 await self._alive()
                 await self._fill()
@@ -103,12 +116,14 @@ class BackfillRun(Generic[L]):
         """Count the walks that ended; whether a backfill ended with them is looked at at once."""
         ended = self._count_ended()
         if ended:
-            await self._close()
+            await self._close(ended)
 
-    def _count_ended(self) -> int:
-        ended = [task for task in self._walks if task.done()]
-        for task in ended:
+    def _count_ended(self) -> Sequence[int]:
+        """The backfills of these walks."""
+        backfill_ids: list[int] = []
+        for task in [task for task in self._walks if task.done()]:
             leased = self._walks.pop(task)
+            backfill_ids.append(leased.backfill_id)
             error = None if task.cancelled() else task.exception()
             if isinstance(error, StoreUnavailable):
                 raise error
@@ -120,10 +135,17 @@ class BackfillRun(Generic[L]):
                 self.counts["crashed"] += 1
             elif not task.cancelled():
                 self.counts[task.result()] += 1
-        return len(ended)
+        return backfill_ids
 
-    async def _close(self) -> None:
-        for row in await self._store.close(self._clock()):
+    async def _close(self, backfill_ids: Sequence[int]) -> None:
+        """End those of these backfills that are over, and of all others now and then."""
+        now = self._clock()
+        if self._closed_all_at is None or now - self._closed_all_at >= CLOSE_ALL_EVERY:
+            ended = await self._store.close(now)
+            self._closed_all_at = now
+        else:
+            ended = await self._store.close(now, backfill_ids)
+        for row in ended:
             log.info("backfill_ended", **{name: value for name, value in row.items() if value is not None})
 
     async def _keep(self) -> None:
