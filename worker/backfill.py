@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 import structlog
@@ -24,10 +24,21 @@ LOOK_SECONDS: Final = 1.0
 """How often a run looks for further slices while others are being walked."""
 KEEP_PARTS: Final = 3
 """Leases are renewed so many times within their length."""
+CLOSE_ALL_EVERY: Final = timedelta(minutes=1)
+"""Whoever walked the last slice of a backfill may have died before ending it; looking through all takes its time where
+thousands are running."""
 ABANDON_SECONDS: Final = 8.0
 """How long the end of a run waits for walks to give their slices back."""
 
-L = TypeVar("L", bound=Leased)
+
+class PartOf(Leased, Protocol):
+    """A leased slice and the backfill that it is a part of."""
+
+    @property
+    def backfill_id(self) -> int: ...
+
+
+L = TypeVar("L", bound=PartOf)
 
 
 class Store(Protocol[L]):
@@ -51,14 +62,14 @@ class WalkLimits:
 class BackfillRun(Generic[L]):
     """One run: until no slice is due that this process may read, or `stop` says so. Used once.
 
-    `close` ends the backfills that are over, and answers which.
+    `close` ends those of the named backfills, or of all, that are over, and answers which.
     """
 
     def __init__(
         self,
         *,
         store: Store[L],
-        close: Callable[[datetime], Awaitable[list[dict[str, Any]]]],
+        close: Callable[[datetime, Sequence[int] | None], Awaitable[list[dict[str, Any]]]],
         walk: Callable[[L], Awaitable[str]],
         limits: WalkLimits,
         clock: Callable[[], datetime],
@@ -74,13 +85,13 @@ class BackfillRun(Generic[L]):
         self._alive = alive
         self._walks: dict[asyncio.Task[str], L] = {}
         self._kept_at: datetime | None = None
+        self._closed_all_at: datetime | None = None
         self.counts: Counter[str] = Counter()
 
     async def run(self) -> Counter[str]:
         """Counts of slices by what became of them. Raises StoreUnavailable."""
         try:
-            # Whoever walked the last slice of a backfill may have died before ending it.
-            await self._close()
+            await self._close(())
             while not self._stop():
                 await self._alive()
                 await self._fill()
@@ -107,12 +118,14 @@ class BackfillRun(Generic[L]):
         """Count the walks that ended; whether a backfill ended with them is looked at at once."""
         ended = self._count_ended()
         if ended:
-            await self._close()
+            await self._close(ended)
 
-    def _count_ended(self) -> int:
-        ended = [task for task in self._walks if task.done()]
-        for task in ended:
+    def _count_ended(self) -> Sequence[int]:
+        """The backfills of these walks."""
+        backfill_ids: list[int] = []
+        for task in [task for task in self._walks if task.done()]:
             leased = self._walks.pop(task)
+            backfill_ids.append(leased.backfill_id)
             error = None if task.cancelled() else task.exception()
             if isinstance(error, StoreUnavailable):
                 raise error
@@ -124,10 +137,17 @@ class BackfillRun(Generic[L]):
                 self.counts["crashed"] += 1
             elif not task.cancelled():
                 self.counts[task.result()] += 1
-        return len(ended)
+        return backfill_ids
 
-    async def _close(self) -> None:
-        for row in await self._close_over(self._clock()):
+    async def _close(self, backfill_ids: Sequence[int]) -> None:
+        """End those of these backfills that are over, and of all others now and then."""
+        now = self._clock()
+        if self._closed_all_at is None or now - self._closed_all_at >= CLOSE_ALL_EVERY:
+            ended = await self._close_over(now, None)
+            self._closed_all_at = now
+        else:
+            ended = await self._close_over(now, backfill_ids)
+        for row in ended:
             log.info("backfill_ended", **{name: value for name, value in row.items() if value is not None})
 
     async def _keep(self) -> None:

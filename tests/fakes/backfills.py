@@ -41,6 +41,7 @@ class ASlice:
     attempts: int = 0
     failed_for: str | None = None
     turn: int = 1
+    backfill_id: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,7 +285,7 @@ class FakeLeases:
     fails: Callable[[str], None] = lambda _: None
     kept: list[tuple[datetime, tuple[int, ...]]] = field(default_factory=list)
     asked: list[tuple[int, int, dict[str, int]]] = field(default_factory=list)
-    closed: int = 0
+    closed: list[tuple[datetime, Sequence[int] | None]] = field(default_factory=list)
 
     async def lease(
         self, room: int, per_page: int, now: datetime, *, walked: Mapping[str, int]
@@ -303,9 +304,9 @@ class FakeLeases:
         self.fails("keep")
         self.kept.append((now, tuple(one.slice_id for one in held)))
 
-    async def close(self, now: datetime) -> list[dict[str, Any]]:
+    async def close(self, now: datetime, backfill_ids: Sequence[int] | None = None) -> list[dict[str, Any]]:
         self.fails("close")
-        self.closed += 1
+        self.closed.append((now, backfill_ids))
         ended, self.opened = self.opened, []
         return ended
 

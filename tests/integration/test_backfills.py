@@ -572,6 +572,24 @@ def test_a_run_ends_once_nothing_of_it_waits(on_store: Any) -> None:
     on_store(scenario)
 
 
+def test_only_the_backfills_that_are_asked_about_are_ended(on_store: Any) -> None:
+    """Looking through all of thousands for each slice that ends would cost more than reading it."""
+
+    async def scenario(world: World) -> None:
+        backfill_ids = [(await world.backfills.open(a_plan(object_id=str(n)), NOW))[0] for n in (1, 2, 3)]
+        for one in await world.lease():
+            await world.slices.finish(one, NOW)
+        ended = await world.backfills.close(NOW, backfill_ids[1:2])
+        assert [row["backfill_id"] for row in ended] == backfill_ids[1:2]
+        assert await world.backfills.close(NOW, backfill_ids[1:2]) == []
+        assert {row["backfill_id"] for row in await world.backfills.close(NOW)} == {
+            backfill_ids[0],
+            backfill_ids[2],
+        }
+
+    on_store(scenario)
+
+
 def test_a_cancelled_backfill_is_read_no_more(on_store: Any) -> None:
     """Waiting slices are not leased, and whoever reads one hears that it is gone; what was stored stays."""
 

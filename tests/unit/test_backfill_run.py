@@ -260,3 +260,11 @@ def test_a_slice_s_parts_are_walked_in_the_same_run() -> None:
     bench.takes = takes
     bench.run()
     assert sorted(bench.walked) == [1, 2, 50, 51, 52]
+
+
+def test_a_run_ends_what_its_walks_ended_at_once_and_looks_through_all_now_and_then() -> None:
+    """A process that died between a last slice and its backfill's end leaves that to others, within a minute."""
+    bench = Bench(*(ASlice(n, backfill_id=10 * n) for n in (1, 2, 3)), limits=WalkLimits(slices=1))
+    bench.takes = lambda one: 61.0 if one.slice_id == 3 else 0.5
+    bench.run()
+    assert [ids for _, ids in bench.store.closed] == [None, [10], [20], None]

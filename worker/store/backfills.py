@@ -49,8 +49,8 @@ where due_at <= %(now)s and leases >= %(most)s
 CLOSE: Final = """
 with over as materialized (
     select b.* from backfills b
-    where b.state = 'running' and not exists (
-        select from slices s where s.backfill_id = b.backfill_id and s.state = 'waiting')
+    where b.state = 'running' and (%(ids)s::bigint[] is null or b.backfill_id = any(%(ids)s))
+      and not exists (select from slices s where s.backfill_id = b.backfill_id and s.state = 'waiting')
     order by b.backfill_id limit 1 for update skip locked
 ),
 summed as materialized (
@@ -130,7 +130,8 @@ cleared as (
 )
 select o.backfill_id, o.purpose, o.edge, o.object_id, o.page_id, u.failed, u.failure from over o, summed u
 """
-"""End one backfill of which no slice waits: say how, move watermarks, and add what was found to the reconciliations.
+"""End one backfill, of these or of all, of which no slice waits: say how, move watermarks, and add what was found to
+the reconciliations.
 
 A quick run adds what is new since the watermark and what came late; a deep one has seen whole days."""
 
@@ -217,11 +218,15 @@ class BackfillStore:
                 return int(rows[0]["backfill_id"]), bool(rows[0]["is_new"])
         raise AssertionError("a backfill neither begins nor runs")
 
-    async def close(self, now: datetime) -> list[Row]:
-        """End the backfills that are over; what ended, with `failed` slices and their `failure`."""
-        await self._rows(GIVE_UP, {"now": now, "most": LEASES})
+    async def close(self, now: datetime, backfill_ids: Sequence[int] | None = None) -> list[Row]:
+        """End those of these backfills, by default of all, that are over; what ended, with `failed` slices and their
+        `failure`. By default slices that nobody survives are given up before.
+        """
+        if backfill_ids is None:
+            await self._rows(GIVE_UP, {"now": now, "most": LEASES})
+        ids = None if backfill_ids is None else list(backfill_ids)
         ended: list[Row] = []
-        while closed := await self._rows(CLOSE, {"now": now}):
+        while closed := await self._rows(CLOSE, {"now": now, "ids": ids}):
             ended += closed
         return ended
 

@@ -162,6 +162,7 @@ OVERDUE: Final = """
 with span as materialized (
     select leadgen_id, created_time, form_id, state from leadgen
     where page_id = %(page_id)s and created_time < %(now)s::timestamptz - make_interval(days => %(fewest)s)
+      and state <> 'erased'
       and (created_time, leadgen_id) > (%(after)s::timestamptz, %(after_id)s::text)
     order by created_time, leadgen_id limit %(most)s
 ),
@@ -175,8 +176,8 @@ from edge left join (
 order by due.created_time, due.leadgen_id
 """
 """Of the next of a Page's rows, the oldest first, those that are older than what was set for their form, else for their
-Page; and how far that was. What is erased already, and what its form keeps longer, is looked at too: there may be
-millions."""
+Page; and how far that was. What its form keeps longer is looked at too: there may be millions. What is erased
+already does not stand in the index by creation, or each look would read again all that was ever erased."""
 
 OVERDUE_UNDATED: Final = """
 select l.leadgen_id, l.created_time

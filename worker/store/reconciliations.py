@@ -44,7 +44,7 @@ where form_id = %(form_id)s
 
 LIVE_LEADS: Final = """
 select count(*) as leads from leadgen
-where page_id = %(page_id)s and created_time > %(now)s::timestamptz - interval '1 day'
+where page_id = %(page_id)s and created_time > %(now)s::timestamptz - interval '1 day' and state <> 'erased'
 """
 """Leads of a Page of the last day: about what its live calls are."""
 
