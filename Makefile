@@ -20,9 +20,11 @@ READY_FUZZ := $(VENV)/.ready-fuzz
 READY_COVERAGE := $(VENV)/.ready-coverage
 AUDIT := $(VENV)-audit
 READY_AUDIT := $(AUDIT)/.ready
+PEERS := $(VENV)-peers
+READY_PEERS := $(PEERS)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-compose coverage audit lint bench soak fuzz planted lock clean
+.PHONY: help demo up test test-compose coverage audit lint bench peers soak fuzz planted lock clean
 .DELETE_ON_ERROR:
 # Two runs at once in one environment would tear it.
 .NOTPARALLEL:
@@ -71,6 +73,8 @@ lint: $(READY_DEV)  ## ruff and mypy
 bench: $(READY_DEV)  ## measure beside real peers, into docs/measured.md; ARGS="--only NAME" for one of them
 	@$(BIN)/python -m benchmarks --into docs/measured.md $(ARGS)
 
+peers: $(READY_PEERS)  ## install dlt apart from all else: from then on `make bench` measures beside it too
+
 soak: $(READY_DEV)  ## let leads come in while a seeded plan of faults befalls every part, e.g. ARGS="--minutes 30 --seed 1"
 	@$(BIN)/python -m tests.system.soak $(ARGS)
 
@@ -89,9 +93,10 @@ lock: pyproject.toml  ## choose the newest versions that pyproject.toml allows, 
 	@$(call compile,requirements-fuzz.lock,pyproject.toml --all-extras --group build --group fuzz --no-emit-package leadsync)
 	@$(call compile,requirements-audit.lock,--group audit)
 	@$(call compile,requirements-coverage.lock,--group coverage)
+	@$(call compile,requirements-peers.lock,--group peers)
 
 clean:  ## remove the environment and all caches; the data in .leadsync stays
-	@rm -rf $(VENV) $(AUDIT) .venv-lock .mypy_cache .ruff_cache .pytest_cache .hypothesis .fuzz *.egg-info build dist
+	@rm -rf $(VENV) $(AUDIT) $(PEERS) .venv-lock .mypy_cache .ruff_cache .pytest_cache .hypothesis .fuzz *.egg-info build dist
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Pytest in four parts side by side. System tests mostly wait for processes; the others need a processor, and leave it to
@@ -144,6 +149,13 @@ $(READY_AUDIT): requirements-audit.lock
 	@$(find_python); $(make_venv) "$$python" $(AUDIT)
 	@echo "==> packages of requirements-audit.lock"
 	@$(call quietly,$(subst $(BIN)/,$(AUDIT)/bin/,$(PIP)) --require-hashes -r requirements-audit.lock)
+	@touch $@
+
+# Likewise: benchmarks/backfill_speed.py looks for it beside the environment that it runs in.
+$(READY_PEERS): requirements-peers.lock
+	@$(find_python); $(make_venv) "$$python" $(PEERS)
+	@echo "==> packages of requirements-peers.lock"
+	@$(call quietly,$(subst $(BIN)/,$(PEERS)/bin/,$(PIP)) --require-hashes -r requirements-peers.lock)
 	@touch $@
 
 # A user's own pip settings may add indexes and options; hashes decide what is installed all the same.

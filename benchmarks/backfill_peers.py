@@ -2,6 +2,7 @@
 
     sdk:   for each form, the official SDK's `get_leads` to its end -> one COPY a form
     bare:  slices side by side, aiohttp -> json.loads -> one COPY a result page
+    dlt:   dlt_peer.py, in an environment of its own that `make peers` makes
 
 Each is one process that is told its job on standard input, says that it is ready, waits for a line, works, tells what
 it did as one line of JSON, and stays until its input is closed, so that its CPU can be read meanwhile.
@@ -23,6 +24,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
@@ -42,8 +44,20 @@ COLUMNS: Final = """leadgen_id text {key}, form_id text, created_time timestampt
     adset_id text, adset_name text, campaign_id text, campaign_name text, is_organic boolean, platform text,
     partner_name text, retailer_item_id text, field_data jsonb, custom_disclaimer_responses jsonb, extra jsonb"""
 TABLES: Final = {"sdk": "sdk_leads", "bare": "bare_leads"}
+IDS: Final = {
+    **{kind: f"select leadgen_id from {table}" for kind, table in TABLES.items()},
+    "dlt": "select id from dlt_leads.leads",
+}
+"""Which leads a peer stored."""
+DROPS: Final = {
+    **{kind: f"drop table {table}" for kind, table in TABLES.items()},
+    # With the tables in which dlt remembers which tables it made.
+    "dlt": "drop schema dlt_leads cascade",
+}
+DLT_FOLDER: Final = Path(f"{sys.prefix}-peers")
+"""Where `make peers` installs, beside the environment of whoever asks."""
 KEYS: Final = {"sdk": "primary key", "bare": ""}
-"""A user wants each lead once; the limit wants nothing."""
+"""A user wants each lead once; the limit wants nothing. dlt has one index too, on a number that it gives each row."""
 CONNECTIONS: Final = 4
 TIMEOUT_SECONDS: Final = 60.0
 
@@ -90,8 +104,10 @@ class PeerProcess:
 
 @contextmanager
 def peer(kind: str, env: Mapping[str, str], job: Mapping[str, object]) -> Iterator[PeerProcess]:
-    """`sdk` or `bare`, with its table empty; ended with the block."""
+    """`sdk`, `bare` or `dlt`, with its table empty; ended with the block."""
     command = [sys.executable, "-m", "benchmarks.backfill_peers", kind]
+    if kind == "dlt":
+        command = [str(DLT_FOLDER / "bin" / "python"), "-I", str(ROOT / "benchmarks" / "dlt_peer.py")]
     process = subprocess.Popen(
         command, cwd=ROOT, env=dict(env), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -108,6 +124,11 @@ def peer(kind: str, env: Mapping[str, str], job: Mapping[str, object]) -> Iterat
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def has_dlt() -> bool:
+    """Whether dlt's environment is there, whole."""
+    return (DLT_FOLDER / ".ready").exists()
 
 
 def copy_row(lead: Mapping[str, Any]) -> list[str | None]:

@@ -1,13 +1,15 @@
 """Claim: a backfill brings at least 8 times the leads a second of the official SDK's cursor, in about as many calls.
 
-    one sandbox with historic leads, the same for all three, in turns:
+    one sandbox with historic leads, the same for all, in turns:
     leadsync:  `leadsync backfill --page P` for each Page -> schedule -> backfill worker -> every backfill is `done`
     the SDK:   form by form, all fields, to its end -> COPY, one process
     the limit: a bare reader of leadsync's own slices, as many side by side, that only reads and COPYs
+    dlt:       its REST source, all forms side by side, into its Postgres destination; where `make peers` has been run
 
 Printed: leads/s, calls as the sandbox counted them, leads per CPU second of whoever reads (leadsync's is the worker's
 whole process tree), which cores were busy, and whether each brought exactly the leads that the sandbox has. Goals: 8
-times the SDK's leads/s, 1.15 times its calls at most, half of the bare reader's leads per CPU second at least.
+times the SDK's leads/s, 1.15 times its calls at most, half of the bare reader's leads per CPU second at least; beside
+dlt there is no goal, only the figures.
 leadsync is timed from the first backfill's beginning to the last one's end, so the wait for the schedule's bell is in
 it; `while reading` is without that wait. Then the same once more where Graph answers an empty result page now and then.
 
@@ -33,7 +35,7 @@ import redis
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.backfill_peers import TABLES, Done, peer
+from benchmarks.backfill_peers import DROPS, IDS, Done, has_dlt, peer
 from benchmarks.processes import Spent, Stopwatch
 from benchmarks.report import (
     Spread,
@@ -48,6 +50,7 @@ from benchmarks.report import (
     write_json,
 )
 from benchmarks.rig import Rig, build_rig, told_when_stuck, wait_until
+from worker.graph.wire import FULL_FIELDS, appsecret_proof
 from worker.inbox import BACKFILL_QUEUE, PROGRESS
 
 GOAL_SPEED: Final = 8.0
@@ -68,7 +71,7 @@ EMPTY_LATENCY: Final = 0.01
 """With empty result pages it is counted who brought what, not how fast."""
 EMPTY_PART: Final = 4
 """So a part of the forms is enough for that, with as many leads each."""
-OURS, SDK, BARE = "leadsync", "the SDK", "bare reader"
+OURS, SDK, BARE, DLT = "leadsync", "the SDK", "bare reader", "dlt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +103,7 @@ class Measured:
 
 
 class Readers:
-    """Runs each of the three once, from nothing."""
+    """Runs each of them once, from nothing."""
 
     def __init__(self, rig: Rig, limit_of_sdk: int) -> None:
         self._rig = rig
@@ -149,6 +152,19 @@ class Readers:
         pages = [(page["token"], [form["form_id"] for form in page["forms"]]) for page in self._pages]
         return self._peer("sdk", {"pages": pages, "app_id": self._app_id, "limit": self._limit_of_sdk})
 
+    def dlt(self) -> Measured:
+        """All forms side by side."""
+        secret = self._rig.env["META_APP_SECRET"]
+        pages = [
+            (
+                page["token"],
+                appsecret_proof(secret, page["token"]),
+                [form["form_id"] for form in page["forms"]],
+            )
+            for page in self._pages
+        ]
+        return self._peer("dlt", {"pages": pages, "fields": FULL_FIELDS, "limit": self._limit_of_sdk})
+
     def bare(self, slices: Sequence[tuple[str, int, int]], in_flight: int) -> Measured:
         """These slices."""
         listed = [(form_id, since, until, self._token_of[form_id]) for form_id, since, until in slices]
@@ -167,9 +183,8 @@ class Readers:
             done: Done = running.work()
             spent = watch.stop()
         with psycopg.connect(self._rig.database_url, autocommit=True) as connection:
-            found = connection.execute(f"select leadgen_id from {TABLES[kind]}".encode())
-            ids = {leadgen_id for (leadgen_id,) in found}
-            connection.execute(f"drop table {TABLES[kind]}".encode())
+            ids = {leadgen_id for (leadgen_id,) in connection.execute(IDS[kind].encode())}
+            connection.execute(DROPS[kind].encode())
         return self._measured(ids, done.seconds, done.seconds, done.cpu, spent)
 
     def _measured(self, ids: set[str], seconds: float, reading: float, cpu: float, spent: Spent) -> Measured:
@@ -223,7 +238,7 @@ def wait_for_a_look(rig: Rig) -> None:
 @click.option("--latency", default=0.1, show_default=True, help="Graph's, in seconds.")
 @click.option(
     "--limit-of-sdk", default=500, show_default=True, type=click.IntRange(1, 500),
-    help="Leads that the SDK asks for at once.",
+    help="Leads that the SDK and dlt ask for at once.",
 )  # fmt: skip
 @click.option("--pairs", default=2, show_default=True, help="How often each reads everything.")
 @click.option("--processes", default=2, show_default=True, help="Children of the backfill worker.")
@@ -240,6 +255,10 @@ def main(
     print_machine(about, console)
     world = {"leads": leads, "forms_per_page": max(1, forms // PAGES), "kept_leads": leads}
     runs: dict[str, list[Measured]] = {OURS: [], SDK: [], BARE: []}
+    if has_dlt():
+        runs[DLT] = []
+    else:
+        console.print("dlt is not measured beside: its environment is not there, `make peers` makes it")
     with (
         build_rig(latency=latency, pages=PAGES, extra=EXTRA, sandbox=world) as rig,
         told_when_stuck(rig, console),
@@ -258,6 +277,9 @@ def main(
                     runs[BARE].append(readers.bare(slices, in_flight))
                 with console.status(f"{pair + 1} of {pairs}: {SDK}"):
                     runs[SDK].append(readers.sdk())
+                if DLT in runs:
+                    with console.status(f"{pair + 1} of {pairs}: {DLT}"):
+                        runs[DLT].append(readers.dlt())
     _print(runs, leads, len(slices), console)
     spents = {name: [one.spent for one in measured] for name, measured in runs.items()}
     console.print(shares(spents))
@@ -300,6 +322,8 @@ def _with_empties(
     ):
         readers = Readers(rig, limit_of_sdk)
         found = {OURS: readers.leadsync(), SDK: readers.sdk()}
+        if has_dlt():
+            found[DLT] = readers.dlt()
     table = Table(
         f"one result page in {1 / EMPTY_PAGES:.0f} is empty", "leads", "missing",
         title="Empty result pages in between", title_justify="left",
@@ -350,6 +374,12 @@ def _print(runs: Mapping[str, Sequence[Measured]], leads: int, slices: int, cons
         GOAL_EFFICIENCY, least=True,
     )  # fmt: skip
     goals.add_row("leads/s, over the bare reader's", over(lambda one: one.speed, bare).show(2), "")
+    if DLT in runs:
+        dlt = runs[DLT]
+        goals.add_row("leads/s, over dlt's", over(lambda one: one.speed, dlt).show(2), "")
+        goals.add_row("the same, while reading", over(lambda one: one.leads / one.reading, dlt).show(2), "")
+        goals.add_row("calls, over dlt's", over(lambda one: one.all_calls, dlt).show(2), "")
+        goals.add_row("leads per CPU second, over dlt's", over(lambda one: one.efficiency, dlt).show(2), "")
     console.print(goals)
 
 
