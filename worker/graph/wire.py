@@ -336,9 +336,10 @@ def _item_headers(item: object) -> dict[str, str]:
     headers = item.get("headers") if isinstance(item, dict) else None
     found: dict[str, str] = {}
     for header in headers if isinstance(headers, list) else ():
-        name, value = (header.get("name"), header.get("value")) if isinstance(header, dict) else (None, None)
-        if isinstance(name, str) and isinstance(value, str) and name.lower() in USAGE_HEADERS:
-            found[name.lower()] = value
+        if not isinstance(header, dict) or not isinstance(name := header.get("name"), str):
+            continue
+        if (lower := name.lower()) in USAGE_HEADERS and isinstance(value := header.get("value"), str):
+            found[lower] = value
     return found
 
 
