@@ -11,6 +11,10 @@ leanest (leads a CPU second) and, where that is another one, the fastest (leads 
 Worker CPU is the worker's main process and all of its children, from the first lead offered to the last one
 acknowledged. Rows are compared with what the sandbox holds after every turn; a turn that lacks a row is no figure.
 
+The limit holds nothing up, but is no faster at the work itself than its libraries are as they come: json reads its
+answers and aiohttp writes its forms. leadsync reads by orjson and writes forms in fewer steps, so it may come near the
+limit, or past it, though it does more.
+
 What it does not show: the receiver (neither side has one here), what Redis and Postgres spend for each side (told
 in the table of cores), latency at low load (webhook_latency.py), what happens when something breaks. leads/s
 means little where sandbox, servers and workers share two cores; CPU seconds a lead is what carries over to other

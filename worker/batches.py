@@ -113,6 +113,10 @@ class PageQueues:
         """The Pages with something queued."""
         return tuple(self._queues)
 
+    def size(self, page_id: str) -> int:
+        """How many of a Page are queued."""
+        return len(self._queues.get(page_id, ()))
+
     def __len__(self) -> int:
         return sum(map(len, self._queues.values()))
 

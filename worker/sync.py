@@ -22,6 +22,7 @@ from worker.asks import Ask, ById, ByListing
 from worker.batches import InFlight, PageQueues
 from worker.budget.policy import Lane
 from worker.errors import LedgerUnavailable, StoreUnavailable
+from worker.graph.wire import BATCH_LIMIT
 from worker.outcomes import DeadLetter, Outcome, Park, Retry, Snooze, Stored
 from worker.ports import Reader, Source, Store
 from worker.speed import SLOW_CALL_SECONDS, PageSpeeds
@@ -98,6 +99,7 @@ class Run:
         self._calls: dict[asyncio.Task[None], float] = {}
         self._calling: Counter[str] = Counter()
         self._speeds = PageSpeeds()
+        self._more_waits = False
         self._settled: asyncio.Queue[list[tuple[InFlight, Outcome]] | None] = asyncio.Queue()
         self._moved = asyncio.Event()
         self._store_is_up = asyncio.Event()
@@ -127,10 +129,15 @@ class Run:
             elif room <= 0 or finished:
                 await self._wait(self._moved, FOLLOW_SECONDS)
                 await self._admit(self._due_followers())
+                self._dispatch()  # a call may have become one that nobody is to wait for
             else:
-                taken = await self._source.take(min(room, WRITE_LIMIT), busy=self._is_busy())
+                most = min(room, WRITE_LIMIT)
+                taken = await self._source.take(most, busy=self._is_busy())
                 finished = taken is None
+                had_more, self._more_waits = self._more_waits, taken is not None and len(taken) == most
                 await self._admit((*(taken or ()), *self._due_followers()))
+                if had_more and not self._more_waits:
+                    self._dispatch()  # what waited for more to be batched with
 
     def _is_busy(self) -> bool:
         oldest = min(self._calls.values(), default=None)
@@ -227,10 +234,18 @@ class Run:
             for page_id in self._queues.pages():
                 if len(self._calls) >= self._limits.calls_per_process:
                     return
+                if self._is_filling_up(page_id):
+                    continue
                 if self._calling[page_id] < self._calls_for(page_id):
                     started = self._start_next(page_id) or started
                 elif self._is_slow(page_id):
                     self._leave_to_waiting_room(page_id)
+
+    def _is_filling_up(self, page_id: str) -> bool:
+        """Whether part of a batch waits for the rest, which is about to be taken: a request of few costs what one of
+        many does. Only while others of the Page are being read, and quickly."""
+        waits = self._more_waits and self._calling[page_id] > 0 and self._queues.size(page_id) < BATCH_LIMIT
+        return waits and not self._is_busy()
 
     def _start_next(self, page_id: str) -> bool:
         """Start the next ask of a Page; false where all of it has to wait for one that is under way."""

@@ -31,7 +31,7 @@ from worker.outcomes import DeadLetter, Park, Retry, RetryPolicy, Snooze, Stored
 from worker.reading import LeadReader
 from worker.sources import LOOKING_SHARE, PER_PAGE, WAIT_SECONDS, DueSource
 from worker.speed import SLOW_CALL_SECONDS
-from worker.sync import ALONE_CRASHES, POISON_CRASHES, WARY_CRASHES, WARY_TOGETHER, Limits, Run
+from worker.sync import ALONE_CRASHES, BUSY_SECONDS, POISON_CRASHES, WARY_CRASHES, WARY_TOGETHER, Limits, Run
 
 TOO_LONG = 600.0
 """Seconds of the loop's own time in which every run must have ended."""
@@ -133,6 +133,46 @@ def test_the_time_from_webhook_to_row_is_told_of_each_announced_lead_that_was_st
     bench.reader.outcomes = {"4": Retry(at(9), "x", 1)}
     bench.run()
     assert sorted(bench.landed) == [3.0, 4.0]
+
+
+def of_pages(count: int, *, pages: int = 4) -> list[InFlight]:
+    """One of each Page in turn, as a busy stream has them."""
+    return [in_flight(n, str(int(PAGE) + n % pages)) for n in range(1, count + 1)]
+
+
+def test_under_a_backlog_batches_are_full() -> None:
+    """What is taken at once is no multiple of a batch of each Page; its rest waits for what is taken next."""
+    bench = Bench(of_pages(1_000), calls_per_page=8)
+    bench.run()
+    assert {len(batch) for _, batch in bench.reader.batches} == {50}
+
+
+def test_the_rest_of_a_backlog_waits_for_nothing() -> None:
+    """Once no more is waiting, part of a batch is read at once, beside those that are being read."""
+    bench = Bench(of_pages(500), calls_per_page=8)
+    bench.reader.takes = 100.0
+    bench.source.endless = True
+
+    async def look() -> None:
+        await asyncio.sleep(1)
+        assert sorted(len(batch) for _, batch in bench.reader.batches) == [25] * 4 + [50] * 8
+        bench.stop = lambda: True
+
+    bench.run(look())
+
+
+def test_no_part_of_a_batch_waits_for_a_call_that_hangs() -> None:
+    """Where nothing more can be taken until a slow call ends, what is here is read beside it."""
+    bench = Bench(of_pages(1_000), references=500, calls_per_page=8)
+    bench.reader.takes = 4.0
+
+    async def look() -> None:
+        await asyncio.sleep(BUSY_SECONDS / 2)
+        assert len(bench.reader.read_ids()) == 400
+        await asyncio.sleep(BUSY_SECONDS)
+        assert len(bench.reader.read_ids()) == 500
+
+    bench.run(look())
 
 
 def test_a_webhook_repeated_fifty_times_costs_one_call() -> None:
