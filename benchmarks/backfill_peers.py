@@ -11,8 +11,8 @@ it did as one line of JSON, and stays until its input is closed, so that its CPU
     `bare` holds up nothing but the reading: no limits, no retries, no look at what is stored, no checkpoint, no index.
 
 What they do not do, and leadsync does: count calls against Meta's limit, go on where they were killed, tell a wait
-from an end, leave alone what is stored already. `bare` follows `next` as leadsync does; the SDK's cursor ends at an
-empty result page.
+from an end, leave alone what is stored already. `bare` and dlt follow `next` as leadsync does; the SDK's cursor ends at
+an empty result page.
 """
 
 import asyncio

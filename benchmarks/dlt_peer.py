@@ -6,7 +6,7 @@ It is dlt's `rest_api` source into its `postgres` destination, configured and no
 all forms side by side on WORKERS threads, a kept-alive session a Page without a look for proxies, 500 leads a call,
 two processes to normalize, types told so that none is inferred, answers kept as one JSON column instead of two child
 tables, CSV by COPY instead of INSERT, appended rather than merged. The proof stands in the session: Graph's `next`
-lacks it.
+lacks it. It follows `next` through empty result pages too, as leadsync does and the SDK does not.
 
 Like the other peers it is told its job on standard input, says that it is ready, waits for a line, works, tells what it
 did as one line of JSON, and stays until its input is closed. It imports nothing of ours: `make peers` makes its
