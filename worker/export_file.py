@@ -126,7 +126,7 @@ class ExportFile:
 
     def _lead(self, cells: Cells) -> Lead:
         columns = self._columns
-        if any(map(_ESCAPED_BYTE.search, cells)):
+        if self._table.is_utf8 and any(map(_ESCAPED_BYTE.search, cells)):
             cells = tuple(map(_unescaped, cells))
         if any(cells[index] for index in columns.nameless):
             raise _Unreadable("has a value in a column without a name")
@@ -233,5 +233,3 @@ def _unescaped(cell: str) -> str:
         return cell.encode("utf-8", "surrogateescape").decode("utf-8", "surrogatepass")
     except UnicodeDecodeError:
         raise _Unreadable("holds bytes that are not UTF-8; save the file as UTF-8") from None
-    except UnicodeEncodeError:
-        return cell  # from UTF-16, where a surrogate is no byte

@@ -55,7 +55,10 @@ class Table:
 
     def __init__(self, stream: BinaryIO, known: Callable[[Cells], int | None]) -> None:
         head = _read_head(stream)
-        self._lines = _Lines(stream, head, *_encoding(head))
+        encoding, mark = _encoding(head)
+        self.is_utf8 = encoding == "utf-8"
+        """Else it is UTF-16. Only in UTF-8 a lone surrogate, U+DC80 to U+DCFF, stands for a byte that is none of it."""
+        self._lines = _Lines(stream, head, encoding, mark)
         self._delimiter, self.header = _header(self._lines, known)
 
     @property
@@ -82,13 +85,14 @@ class Table:
         number, text = first
         taken, cells = _quoted(self._lines, first, self._delimiter)
         plain = self._plain(text)
-        if cells is not None and self._fits(cells) and taken[-1][0] != self._lines.cut_at:
+        is_cut = taken[-1][0] == self._lines.cut_at
+        if cells is not None and self._fits(cells) and not is_cut:
             alone = (self._plain(line) for _, line in taken)
             # Two quotes in two rows are not one cell.
             if len(taken) == 1 or not all(self._fits(row) and is_row(row) for row in alone):
                 return Record(number, cells, None)
         elif cells is not None and not self._fits(plain):
-            return Record(number, cells, self._miscounted(cells) or _CUT_OFF)
+            return Record(number, cells, _CUT_OFF if is_cut else self._miscounted(cells))
         self._lines.put_back(taken[1:])
         return Record(number, plain, None if self._fits(plain) else "has a quote that is not closed")
 

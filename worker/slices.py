@@ -112,9 +112,7 @@ def _peel(read: Slice, times: Sequence[int], leads: int, *, worth: int) -> tuple
 
 
 def _order(times: Sequence[int]) -> int | None:
-    """1: the oldest lead came first, -1: the newest did; None: there is no order, or too little to tell."""
-    if len(times) < 2:
-        return None
+    """1: the oldest lead came first, -1: the newest did; None: there is no order. Of several leads, as always here."""
     if all(one >= other for one, other in pairwise(times)):
         return -1
     return 1 if all(one <= other for one, other in pairwise(times)) else None

@@ -547,6 +547,26 @@ def test_a_subscription_that_meta_tells_otherwise_is_not_believed() -> None:
     assert states(done)["webhook"] is State.FAILED
 
 
+@pytest.mark.parametrize(
+    ("was", "shown"),
+    [
+        (None, "none"),
+        (
+            webhook_at("https://elsewhere.example.com/", "feed"),
+            "https://elsewhere.example.com/, active, fields feed",
+        ),
+        (webhook_at(URL, active=False), f"{URL}, not active, fields none"),
+    ],
+)
+def test_a_webhook_that_meta_tells_otherwise_is_shown(was: dict[str, Any] | None, shown: str) -> None:
+    """Where it goes, whether it is active and for which fields: the operator sees what is not as wanted."""
+    bench = Bench()
+    bench.meta.webhook, bench.meta.forgets = was, True
+    step = step_of(bench.connect(webhook_url=URL), "webhook")
+    assert step.state is State.FAILED
+    assert step.told.endswith(f"tells {shown}")
+
+
 def test_a_refused_subscription_is_told_with_its_remedy() -> None:
     """(#200): which permissions are needed."""
     bench = Bench()

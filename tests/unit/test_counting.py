@@ -7,7 +7,7 @@ import pytest
 
 from tests.fakes.time import NOW
 from worker.graph.account import Caller, debug_request, subscribed_apps_request
-from worker.graph.counting import calls_of
+from worker.graph.counting import calls_of, given_up
 from worker.graph.wire import GraphAnswer
 from worker.metrics import CALLS, KINDS
 
@@ -40,6 +40,12 @@ def test_a_batch_is_a_call_an_item() -> None:
     refused = answered({"error": {"code": 4, "message": "x"}}, 400)
     assert calls_of(request, refused, NOW) == [("batch", "throttled")]
     assert calls_of(request, answered([good]), NOW) == [("batch", "graph_unavailable")]
+
+
+def test_a_request_that_nobody_waited_for_is_one_call() -> None:
+    """Of a batch nobody knows then which of its calls were made."""
+    assert given_up(subscribed_apps_request(CALLER, "7", "token")) == ("subscribed_apps", "given_up")
+    assert given_up(debug_request(CALLER, ["a", "b"])) == ("batch", "given_up")
 
 
 @pytest.mark.parametrize("result", ["ok", "throttled", "graph_unavailable", "second_test_lead", "given_up"])

@@ -98,7 +98,8 @@ def contents(rows: Sequence[Mapping[str, Any]], forms: Sequence[Mapping[str, Any
             name = item.get("name") if isinstance(item, dict) else None
             keys[name if isinstance(name, str) else None] = None
         for item in json.loads(told["custom_disclaimer_responses"] or "[]"):
-            boxes[item["checkbox_key"]] = None
+            key = item.get("checkbox_key") if isinstance(item, dict) else None
+            boxes[key if isinstance(key, str) else None] = None
     return Contents.of(
         [form()] if forms is None else forms, [{"key": key} for key in keys], [{"key": key} for key in boxes]
     )
@@ -368,6 +369,18 @@ def test_what_has_no_column_is_told_as_it_is_stored(field_data: Any) -> None:
     assert "as_stored" not in table([row()])[0]
 
 
+def test_a_checkbox_of_an_unknown_shape_is_told_as_it_is_stored() -> None:
+    """It has no column of its own, takes none from the others, and is not lost."""
+    boxes = ["odd", {"checkbox_key": 5, "is_checked": "1"}, {"checkbox_key": "a", "is_checked": "1"}]
+    rows = [row(custom_disclaimer_responses=boxes)]
+    (told,) = table(rows)
+    assert told["disclaimer:a"] == "yes"
+    assert json.loads(told["as_stored"])["custom_disclaimer_responses"] == boxes
+    line = json.loads(JsonLines(contents(rows), UTC).text(rows))
+    assert line["disclaimers"] == {"a": True}
+    assert line["as_stored"]["custom_disclaimer_responses"] == boxes
+
+
 def test_an_answer_that_is_no_text_is_told_both_ways() -> None:
     """Numbers and objects among the values are their JSON, and in JSON lines as they were stored, too."""
     field_data = [entry("q", 5, {"a": [1.5]}, True, None)]
@@ -391,6 +404,31 @@ def test_json_lines_always_have_the_same_fields_and_exact_numbers() -> None:
     assert (lines[0]["field_data"], lines[0]["extra"], lines[0]["ad_id"]) == ({}, None, None)
     assert (lines[1]["field_data"], lines[1]["form_name"]) == ({"q": ["=1", "a | b"]}, "N")
     assert lines[1]["extra"]["text"] == "\x07 ü"
+
+
+def test_each_of_the_json_lines_is_a_lead() -> None:
+    """There is no header: whoever reads line by line need not pass one over."""
+    rows = [row(), row(leadgen_id="901")]
+    made = JsonLines(contents(rows), UTC)
+    lines = (made.header() + made.text(rows)).splitlines()
+    assert [json.loads(line)["leadgen_id"] for line in lines] == ["900", "901"]
+
+
+@pytest.mark.parametrize(
+    ("time", "zone"),
+    [
+        (datetime(9999, 12, 31, 23, 59, tzinfo=UTC), "Pacific/Auckland"),
+        (datetime(1, 1, 1, tzinfo=UTC), "America/New_York"),
+    ],
+)
+def test_a_time_at_the_end_of_the_calendar_is_exported(time: datetime, zone: str) -> None:
+    """In the zone it would lie in a year that there is not, so it is told as it is, and ends no export."""
+    rows = [row(created_time=time)]
+    made = Table(contents(rows), ZoneInfo(zone), format="csv")
+    assert f",{time.isoformat()}," in f",{made.text(rows)}"
+    assert (
+        json.loads(JsonLines(contents(rows), ZoneInfo(zone)).text(rows))["created_time"] == time.isoformat()
+    )
 
 
 def test_a_numeral_beyond_python_is_exported() -> None:

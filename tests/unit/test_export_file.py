@@ -369,6 +369,21 @@ def test_quoted_cells_may_hold_line_breaks_and_separators() -> None:
     assert [row.line for row in rows] == [2, 5]
 
 
+def test_a_quoted_name_in_the_header_may_hold_a_line_break() -> None:
+    """The header is all of its lines: none of them is taken for a row."""
+    (row,) = read('id,"which\none?",form_id\r\n1,this,5\r\n')
+    assert answers_of(row) == [("which\none?", ["this"])]
+    assert (row.line, lead_of(row).form_id) == (3, "5")
+
+
+def test_a_quoted_row_of_too_many_or_too_few_cells_is_refused_and_stops_no_other() -> None:
+    """Counted as it is quoted, over all of its lines; one of nothing but empty quotes is blank."""
+    rows = read('id,q,r\n1,"a\nb",c,d\n2,"x"\n"",""\n3,"a",b\n')
+    assert rows[0] == Refused(2, "has too many cells", ("1", "a\nb", "c", "d"))
+    assert rows[1] == Refused(4, "has too few cells", ("2", "x"))
+    assert [lead_of(row).leadgen_id for row in rows[2:]] == ["3"]
+
+
 def test_quotes_that_people_typed_are_kept_where_the_file_does_not_quote() -> None:
     """A nickname, an inch, a quote without an end: none of them swallows the rows that follow."""
     rows = small('1\t"Joe" Smith\tx', '2\t5" pipe\tx', '3\t"open\tx', "4\ty\tx", '5\tz\topen"', "6\ty\tx")
@@ -433,6 +448,23 @@ def test_nul_and_lone_surrogates_in_an_answer_are_cleaned(encoding: str) -> None
     assert "\ud83d" not in str(lead_of(rows[1]).field_data)
 
 
+@pytest.mark.parametrize(
+    ("answer", "kept"),
+    [
+        ("a\udc80b", "a\ufffd\ufffd\ufffdb"),
+        ("\U0001f480\udc80", "\U0001f480\ufffd\ufffd\ufffd"),
+        ("\udcc3\udca4", "\ufffd" * 6),
+        ("a\udcff\ud83d", "a" + "\ufffd" * 6),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be+bom"])
+def test_half_an_emoji_in_utf16_is_no_byte(answer: str, kept: str, encoding: str) -> None:
+    """Whichever half it is, the row is a lead, and two halves are not taken for the bytes of a letter."""
+    (row,) = read(f"id\tquestion\n1\t{answer}\n", encoding)
+    assert lead_of(row).cleaned
+    assert answers_of(row) == [("question", [kept])]
+
+
 def test_a_file_that_ends_within_a_character_loses_its_last_row_only() -> None:
     """Half a character shows that the download broke off, so what is read of the row is not trusted."""
     content = encoded("id\tq\n1\ta\n2\tb", "utf-16-le+bom")
@@ -440,6 +472,14 @@ def test_a_file_that_ends_within_a_character_loses_its_last_row_only() -> None:
     rows = read(content + b"x")
     assert lead_of(rows[0]).leadgen_id == "1"
     assert reason_of(rows[1]) == "is cut off: the file ends within a character"
+
+
+def test_a_quoted_row_is_cut_off_where_its_last_line_is() -> None:
+    """That is why it is refused, even where its cells are as many as there should be."""
+    content = encoded('id,q,r\n1,"a",b\n2,"a\nb",c', "utf-16-le+bom")
+    first, last = read(content + b"x")
+    assert lead_of(first).leadgen_id == "1"
+    assert (last.line, reason_of(last)) == (3, "is cut off: the file ends within a character")
 
 
 @pytest.mark.parametrize(

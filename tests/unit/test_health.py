@@ -26,6 +26,7 @@ from worker.health import (
     Facts,
     Health,
     Verdict,
+    asks_for_rows,
     changes,
     has_healed,
     judge,
@@ -108,11 +109,12 @@ def test_the_token(changed: dict[str, Any], verdict: Verdict) -> None:
         ({"webhook": None}, Verdict("app_missing", "webhook_not_set")),
         ({"webhook": replace(WEBHOOK, is_active=False)}, Verdict("app_missing", "webhook_inactive")),
         ({"webhook": replace(WEBHOOK, fields=("feed",))}, Verdict("app_missing", "webhook_without_leadgen")),
+        ({"webhook": told(GraphUnavailable)}, Verdict("ok")),
         ({"set_again": True}, Verdict("ok", "set_again")),
     ],
 )
 def test_the_subscription(changed: dict[str, Any], verdict: Verdict) -> None:
-    """The Page must be subscribed, and the app itself too."""
+    """The Page must be subscribed, and the app itself too; an app that could not be asked about accuses nobody."""
     assert judged(**changed).subscription == verdict
 
 
@@ -226,6 +228,24 @@ def test_what_heals_a_page(reason: str, changed: dict[str, Any], healed: bool) -
     """The contrary of what it was parked for, seen; a Page parked for its leads heals by such a lead."""
     facts = replace(WELL, **changed)
     assert has_healed(facts, judge(facts), reason) is healed
+
+
+@pytest.mark.parametrize(
+    ("reason", "has_form", "asked"),
+    [
+        (None, False, False),
+        ("token_refused", True, False),
+        ("token_refused", False, True),
+        ("permission_refused", True, True),
+        ("lead_access_refused", True, True),
+        ("mass_not_visible", True, True),
+    ],
+)
+def test_waiting_leads_are_read_only_where_nothing_else_tells_how_a_parked_page_is(
+    reason: str | None, has_form: bool, asked: bool
+) -> None:
+    """Where it was parked for its leads, or has no form to list; an open Page is never asked so."""
+    assert asks_for_rows(reason, has_form=has_form) is asked
 
 
 def test_a_remedy_names_its_page() -> None:

@@ -203,6 +203,23 @@ def test_what_was_before_a_form_s_beginning_here_is_not_compared() -> None:
     assert rows.plans[0].since >= int(began.timestamp())
 
 
+def test_a_form_that_began_here_just_now_has_nothing_to_compare_yet() -> None:
+    """All since its beginning is younger than the lag: nothing is begun, and its next turn comes all the same."""
+    rows = FakeForms([a_form(watermark=NOW, read_from=NOW, deep_at=NOW - timedelta(days=2))])
+    assert reconcile(rows) == {"reconciled": 0, "new_forms": 0}
+    assert rows.turns[FORM] == NOW + SETTINGS.soonest
+    told = asyncio.run(Reconciler(rows, SETTINGS, FrozenClock()).reconcile_deep())
+    assert told == {"compared_in_full": 0}
+    assert rows.plans == []
+
+
+def test_a_lag_longer_than_meta_holds_leads_leaves_a_new_form_unread() -> None:
+    """The settings allow it: nothing can be read then, and nothing is said to have been begun."""
+    rows = FakeForms([a_form(watermark=None)])
+    assert reconcile(rows, ReconcileSettings(lag=RETENTION + timedelta(days=2)))["new_forms"] == 0
+    assert rows.plans == []
+
+
 def test_the_forms_of_a_wanted_page_are_compared_at_once() -> None:
     """A webhook that came without its ids does not wait for their turns."""
     later = NOW + timedelta(hours=5)

@@ -179,6 +179,15 @@ def test_leads_outside_of_what_was_asked_for_divide_nothing() -> None:
     assert parted(NINETY_DAYS, [SECOND - 100 * DAY - n for n in range(500)], new=500) == ()
 
 
+@pytest.mark.parametrize("order", ["newest", "oldest"])
+def test_a_walk_that_has_passed_through_its_slice_is_not_cut(order: str) -> None:
+    """However much one result page brought: where its last lead is at the far edge, no rest is left to cut off."""
+    times = [SECOND + n // 40 for n in range(3 * MOST_LEADS)]
+    span = Slice(times[0], times[-1] + 1)
+    came = times if order == "oldest" else times[::-1]
+    assert parted(span, came, new=len(came)) == ()
+
+
 @settings(max_examples=60)
 @given(st.data())
 def test_every_second_is_read_exactly_once_at_the_end(data: st.DataObject) -> None:
