@@ -185,14 +185,16 @@ class LeadStream:
 
     async def reserve(self, leadgen_ids: Sequence[str]) -> frozenset[str]:
         """Which of these leads this process may read now; the others are being read elsewhere."""
+        mine = self._reserved.intersection(leadgen_ids)
+        asked = [i for i in leadgen_ids if i not in mine]
         async with self._redis(), self._client.pipeline(transaction=False) as pipe:
-            for leadgen_id in leadgen_ids:
+            for leadgen_id in asked:
                 pipe.set(RESERVED_PREFIX + leadgen_id, self._consumer, nx=True, px=self._reserve_ms)
             answers = await pipe.execute(raise_on_error=False)
         # A full Redis refuses the SET: reading twice is harmless, waiting for room is not.
-        won = frozenset(i for i, answer in zip(leadgen_ids, answers, strict=True) if answer is not None)
+        won = frozenset(i for i, answer in zip(asked, answers, strict=True) if answer is not None)
         self._reserved |= won
-        return won
+        return won | mine
 
     async def done(self, references: Sequence[InFlight]) -> None:
         """Acknowledge: Postgres has committed what became of these."""

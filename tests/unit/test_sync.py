@@ -53,6 +53,7 @@ class Bench:
         self.reader: Any = FakeReader()
         self.limits = Limits(**limits)
         self.stop: Callable[[], bool] = lambda: False
+        self.landed: Callable[[float], None] = lambda seconds: None
 
     def run_of(self) -> Run:
         return Run(
@@ -63,6 +64,7 @@ class Bench:
             limits=self.limits,
             clock=FrozenClock(),
             stop=lambda: self.stop(),
+            landed=lambda seconds: self.landed(seconds),
         )
 
     def run(self, meanwhile: Coroutine[Any, Any, None] | None = None) -> Counter[str]:
@@ -201,6 +203,16 @@ def test_who_is_read_elsewhere_is_followed_until_it_is_there() -> None:
 
     assert bench.run(other_process()) == {"stored": 1, "known": 1}
     assert bench.reader.read_ids() == ["2"]
+
+
+def test_what_is_asked_before_a_read_is_asked_at_once() -> None:
+    """A lead that comes alone waits for the slowest of three answers before it is read, not for their sum."""
+    bench = Bench(some(1))
+    bench.store.takes, bench.source.reserving, bench.reader.takes = 2.0, 1.5, 0.25
+    landed_at: list[float] = []
+    bench.landed = lambda _: landed_at.append(loop_time())
+    bench.run()
+    assert landed_at == [BEGINNING + 2.0 + 0.25 + 2.0]
 
 
 def test_who_was_read_elsewhere_in_vain_is_read_here() -> None:
