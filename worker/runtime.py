@@ -236,11 +236,14 @@ class Runtime:
 
     async def drain(self) -> tuple[Counter[str], bool]:
         """Work on the stream until it stays empty or the time is up; and whether references are left."""
-        await self._stream.create_group()
-        await self._stream.progress(LIVE_QUEUE)
-        await self._stream.unhush()
-        # With Postgres away, references are better left in the stream than read and held.
-        await self._store.ping()
+        # At once, since whoever rang waits for the first look. With Postgres away, references are better left in the
+        # stream than read and held.
+        await asyncio.gather(
+            self._stream.create_group(),
+            self._stream.progress(LIVE_QUEUE),
+            self._stream.unhush(),
+            self._store.ping(),
+        )
         source = StreamSource(
             self._stream,
             drain_seconds=self._settings.drain_seconds,

@@ -52,8 +52,7 @@ class StreamSource:
         if late and not (busy and now < self._ends_at + BUSY_AT_MOST_SECONDS):
             return await self._last_look(room) if self._empty_since is not None else None
         if now >= self._claims_at:
-            await self._stream.progress(LIVE_QUEUE)
-            claimed = await self._stream.claim(room)
+            _, claimed = await asyncio.gather(self._stream.progress(LIVE_QUEUE), self._stream.claim(room))
             if claimed:
                 return claimed
             self._claims_at = now + CLAIM_EVERY_SECONDS

@@ -194,7 +194,11 @@ class LeadStream:
 
     async def reserve(self, leadgen_ids: Sequence[str]) -> frozenset[str]:
         """Which of these leads, each named once, this process may read now; the others are being read elsewhere."""
-        keys = [RESERVED_PREFIX + leadgen_id for leadgen_id in leadgen_ids]
+        mine = frozenset(self._reserved.intersection(leadgen_ids))
+        asked = [i for i in leadgen_ids if i not in mine]
+        if not asked:
+            return mine
+        keys = [RESERVED_PREFIX + leadgen_id for leadgen_id in asked]
         async with self._redis():
             try:
                 taken = await self._client.eval(
@@ -202,9 +206,9 @@ class LeadStream:
                 )
             except ResponseError:
                 taken = ()  # a full Redis refuses: reading twice is harmless, waiting for room is not
-        won = frozenset(leadgen_ids).difference(leadgen_ids[place - 1] for place in taken)
+        won = frozenset(asked).difference(asked[place - 1] for place in taken)
         self._reserved |= won
-        return won
+        return mine | won
 
     async def done(self, references: Sequence[InFlight]) -> None:
         """Acknowledge: Postgres has committed what became of these."""

@@ -188,9 +188,10 @@ class Run:
         if announced:
             # Whoever is being parked now may be written before the store looks, and no longer be so after it.
             parking = frozenset(self._parking)
-            states, parked = await asyncio.gather(
-                self._store.known([r.leadgen_id for r in announced]),
-                self._store.parked(sorted({r.page_id for r in announced})),
+            ids = [r.leadgen_id for r in announced]
+            mine, (states, parked) = await asyncio.gather(
+                self._source.reserve(ids),
+                self._store.known_and_parked(ids, sorted({r.page_id for r in announced})),
             )
             again = [r for r in announced if states.get(r.leadgen_id, "in_part") != "in_part"]
             if again:
@@ -209,8 +210,6 @@ class Run:
                 now = self._clock()
                 self._settled.put_nowait([(r, Snooze(now, "page_parked")) for r in held])
             announced = [r for r in announced if r.page_id not in parked]
-        if announced:
-            mine = await self._source.reserve([r.leadgen_id for r in announced])
             self._follow([r for r in announced if r.leadgen_id not in mine])
             announced = [r for r in announced if r.leadgen_id in mine]
         self._wary.extend(r for r in (*announced, *leased) if r.crashes >= WARY_CRASHES)

@@ -317,6 +317,20 @@ def test_giving_back_a_duplicate_leaves_its_readers_reservation(on_redis: Runner
     on_redis(scenario)
 
 
+def test_who_has_reserved_a_lead_may_read_it_when_it_asks_again(on_redis: Runner) -> None:
+    """A worker that reserved leads and could then not go on with them is not shut out by itself."""
+
+    async def scenario(world: World) -> None:
+        worker = world.worker("a")
+        assert await worker.reserve(["1", "2"]) == {"1", "2"}
+        assert await worker.reserve(["2", "3"]) == {"2", "3"}
+        await world.add(2)
+        await worker.done(await worker.read(10, 0))
+        assert await world.worker("b").reserve(["1", "2", "3"]) == {"2"}
+
+    on_redis(scenario)
+
+
 def test_a_lead_is_reserved_for_one_worker_and_not_for_ever(on_redis: Runner) -> None:
     """Of two workers one may read a lead; should it die, the reservation ends by itself."""
 

@@ -41,9 +41,10 @@ class FakeStore:
         await self._answer()
         self.again += leadgen_ids
 
-    async def parked(self, page_ids: Sequence[str]) -> frozenset[str]:
-        await self._answer()
-        return frozenset(self.parked_pages & set(page_ids))
+    async def known_and_parked(
+        self, leadgen_ids: Sequence[str], page_ids: Sequence[str]
+    ) -> tuple[dict[str, str], frozenset[str]]:
+        return await self.known(leadgen_ids), frozenset(self.parked_pages & set(page_ids))
 
     async def settle(self, settled: Sequence[tuple[InFlight, Outcome]], now: datetime) -> None:
         await self._answer()
@@ -81,6 +82,7 @@ class FakeSource:
     kept: list[tuple[InFlight, ...]] = field(default_factory=list)
     alone: Counter[str] = field(default_factory=Counter)
     asked_while_busy: list[bool] = field(default_factory=list)
+    reserving: float = 0.0
 
     async def take(self, room: int, *, busy: bool) -> tuple[InFlight, ...] | None:
         assert room > 0
@@ -120,6 +122,7 @@ class FakeSource:
 
     async def reserve(self, leadgen_ids: Sequence[str]) -> frozenset[str]:
         """Not those that are being read elsewhere; each is so for as many looks as `elsewhere` says."""
+        await asyncio.sleep(self.reserving)
         self._may_fail("reserve")
         theirs = {i for i in leadgen_ids if self.elsewhere[i] > 0}
         self.elsewhere.subtract(theirs)

@@ -683,6 +683,29 @@ def test_rows_given_back_are_due_at_once_and_blameless(on_store: Any) -> None:
     on_store(scenario)
 
 
+def test_one_question_tells_what_is_known_and_who_is_parked(on_store: Any) -> None:
+    """Of all that is named it says what the two questions say that it stands for, and of nothing else."""
+
+    async def scenario(world: World) -> None:
+        part = Stored(Lead.from_graph({"id": "3"}, leadgen_id="3", in_part=True))
+        await world.settle(
+            (in_flight(1), Stored(a_lead(1))),
+            (in_flight(2), DeadLetter("lead_gone")),
+            (in_flight(3), part),
+            (in_flight(5), Stored(a_lead(5))),
+        )
+        await world.wait([in_flight(6, OTHER_PAGE)])
+        assert await world.store.park(PAGE, "token_refused", NOW)
+        leads, pages = ["1", "2", "3", "4", "6"], [PAGE, OTHER_PAGE, "77"]
+        known, parked = await world.store.known_and_parked(leads, pages)
+        assert known == {"1": "stored", "2": "dead", "3": "in_part", "6": "waiting"}
+        assert known == await world.store.known(leads)
+        assert parked == {PAGE} == await world.store.parked(pages)
+        assert await world.store.known_and_parked(["4"], [OTHER_PAGE]) == ({}, frozenset())
+
+    on_store(scenario)
+
+
 def test_nothing_of_a_parked_page_is_leased(on_store: Any) -> None:
     """While a Page is held its rows wait, however long; they were due all along once it is taken up."""
 

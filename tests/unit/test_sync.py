@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -54,6 +54,7 @@ class Bench:
         self.limits = Limits(**limits)
         self.stop: Callable[[], bool] = lambda: False
         self.landed: list[float] = []
+        self.on_landed: Callable[[Sequence[float]], None] = self.landed.extend
 
     def run_of(self) -> Run:
         return Run(
@@ -64,7 +65,7 @@ class Bench:
             limits=self.limits,
             clock=FrozenClock(),
             stop=lambda: self.stop(),
-            landed=self.landed.extend,
+            landed=lambda each: self.on_landed(each),
         )
 
     def run(self, meanwhile: Coroutine[Any, Any, None] | None = None) -> Counter[str]:
@@ -254,6 +255,16 @@ def test_who_is_read_elsewhere_is_followed_until_it_is_there() -> None:
 
     assert bench.run(other_process()) == {"stored": 1, "known": 1}
     assert bench.reader.read_ids() == ["2"]
+
+
+def test_what_is_asked_before_a_read_is_asked_at_once() -> None:
+    """A lead that comes alone waits for the slowest of three answers before it is read, not for their sum."""
+    bench = Bench(some(1))
+    bench.store.takes, bench.source.reserving, bench.reader.takes = 2.0, 1.5, 0.25
+    landed_at: list[float] = []
+    bench.on_landed = lambda _: landed_at.append(loop_time())
+    bench.run()
+    assert landed_at == [BEGINNING + 2.0 + 0.25 + 2.0]
 
 
 def test_who_was_read_elsewhere_in_vain_is_read_here() -> None:

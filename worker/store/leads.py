@@ -56,10 +56,16 @@ class LeadStore:
     async def known(self, leadgen_ids: Sequence[str]) -> dict[str, str]:
         """State by id of those that have a row; `in_part` for a stored lead that is still to be read in full."""
         rows = await self._rows(sql.KNOWN, {"ids": list(leadgen_ids)})
-        return {
-            row["leadgen_id"]: "in_part" if row["state"] == "stored" and row["in_part"] else row["state"]
-            for row in rows
-        }
+        return {row["leadgen_id"]: _state_of(row) for row in rows}
+
+    async def known_and_parked(
+        self, leadgen_ids: Sequence[str], page_ids: Sequence[str]
+    ) -> tuple[dict[str, str], frozenset[str]]:
+        """What `known` says of these leads and `parked` of these Pages, in one question."""
+        asked = {"ids": list(leadgen_ids), "page_ids": list(page_ids)}
+        rows = await self._rows(sql.KNOWN_OR_PARKED, asked)
+        known = {row["id"]: _state_of(row) for row in rows if row["state"] is not None}
+        return known, frozenset(row["id"] for row in rows if row["state"] is None)
 
     async def seen_again(self, leadgen_ids: Sequence[str], now: datetime) -> None:
         """Note that these known references were announced once more, each as often as it is named."""
@@ -250,6 +256,10 @@ class LeadStore:
     async def latency(self, since: datetime) -> Row:
         """`leads`, and `p50`, `p99` in seconds from webhook to row, of what was received since then."""
         return (await self._rows(sql.LATENCY, {"since": since}))[0]
+
+
+def _state_of(row: Row) -> str:
+    return "in_part" if row["state"] == "stored" and row["in_part"] else row["state"]
 
 
 def _is_doubtful(outcome: Outcome) -> bool:

@@ -91,6 +91,16 @@ select leadgen_id, state, in_part from leadgen where leadgen_id = any(%(ids)s)
 """
 """Which of these ids have a row already, and in which state."""
 
+KNOWN_OR_PARKED: Final = """
+select leadgen_id as id, state, in_part from leadgen where leadgen_id = any(%(ids)s)
+union all
+select page_id, null, false from pages where parked_at is not null and page_id = any(%(page_ids)s)
+"""
+"""Of these leads those that have a row already, as KNOWN has them; and, without a state, these Pages that are parked.
+
+All that is asked of Postgres before a lead is read: one that comes alone waits for one answer.
+"""
+
 SEEN_AGAIN: Final = """
 update leadgen l set last_seen_at = %(now)s, announced = l.announced + again.times
 from (select leadgen_id, told.times
