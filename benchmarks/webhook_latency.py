@@ -1,13 +1,15 @@
-"""Claim: at a tenth of its capacity a lead is a row 15 ms later than Graph's own latency after its webhook was sent.
+"""Claim: at a tenth of its capacity a lead is a row within 15 ms of what a direct read of it takes.
 
     leadsync:  sandbox sends a webhook -> receiver -> stream -> worker -> Graph -> row visible
     the peer:  a Celery message is sent -> worker -> Graph -> row visible
     the limit: the same read, made directly over a kept-alive connection
 
 What the machine can do is measured first, by a burst of webhooks, one lead each; then come 1, 10, 50 and 80% of that.
-Peer and direct read go along, side by side at the same rate, where that is low enough that they take nothing away. A
-row is visible when Postgres has told a listener of its commit; that is what a user waits for. The webhook's time is
-the sandbox's, from just before it sends (`pinged_at` of its journal). The parts' medians need not add up:
+The peer goes along at the same rate where that is low enough that it takes nothing away; direct reads always do, a few
+a second, since what is judged is what leadsync adds to them: Graph's latency is what a read takes, the simulated
+Graph's own milliseconds beside the latency that it was told included. Both figures are printed. A row is visible when
+Postgres has told a listener of its commit; that is what a user waits for. The webhook's time is the sandbox's, from
+just before it sends (`pinged_at` of its journal). The parts' medians need not add up:
 
     webhook -> received_at -> taken up by a worker -> Graph's answer is there -> stored_at -> row visible
 
@@ -56,6 +58,7 @@ GOAL_SECONDS: Final = 0.015
 GOAL_SHARE: Final = 0.1
 BLOCKS: Final = 5
 """The leads of a rate are split into so many blocks by time; each block has a median."""
+READS_A_SECOND: Final = 5.0
 CHANNEL: Final = "row_visible"
 PATIENCE_SECONDS: Final = 60.0
 OURS: Final = "leadsync, webhook to row visible"
@@ -178,7 +181,8 @@ def measure(
 ) -> Measured:
     """leadsync, and with `other` all three, at `rate` leads a second for so long."""
     count = max(BLOCKS, round(rate * seconds))
-    leads = rig.make_leads(2 * count) if other else []
+    reads = max(BLOCKS, round(min(rate, READS_A_SECOND) * seconds))
+    leads = rig.make_leads(reads + (count if other else 0))
     sent: dict[str, float] = {}
     direct = DirectReader(rig)
 
@@ -191,9 +195,9 @@ def measure(
     watch = Stopwatch(rig.pids())
     with Listener(rig.database_url) as listener, console.status(f"{rate:g} leads/s for {count / rate:.0f} s"):
         rig.post("/sandbox/send", {"count": count, "rate": rate, "batch": 1})
-        reading = threading.Thread(target=_paced, args=(leads[:count], rate, direct.read))
+        reading = threading.Thread(target=_paced, args=(leads[:reads], reads / count * rate, direct.read))
         reading.start()
-        _paced(leads[count:], rate, send)
+        _paced(leads[reads:], rate, send)
         reading.join()
         wait_until(
             "the last row",
@@ -207,7 +211,8 @@ def measure(
     told, parts = _told(rig, ours)
     found: dict[str, Sequence[float]] = {OURS: [visible - at for at, _, visible in ours], OURS_TOLD: told}
     if other:
-        found |= {PEERS: [seen["peer_leads", i] - at for i, at in sent.items()], DIRECT: direct.seconds}
+        found[PEERS] = [seen["peer_leads", i] - at for i, at in sent.items()]
+    found[DIRECT] = direct.seconds
     return Measured(rate, share, found, parts, spent)
 
 
@@ -257,14 +262,22 @@ def show(measured: Measured, latency: float, console: Console) -> Iterator[Findi
     for name, seconds in measured.parts.items():
         table.add_row(f"  {name}", *_cells(seconds), "")
     console.print(table)
-    ours = [1000 * (seconds - latency) for seconds in measured.seconds[OURS]]
+    read = percentile(measured.seconds[DIRECT], 0.5)
+    ours = [1000 * (seconds - read) for seconds in measured.seconds[OURS]]
     goal = 1000 * GOAL_SECONDS if measured.share == GOAL_SHARE else None
-    what = f"webhook to row, less Graph's latency ({title})"
+    what = f"webhook to row, less a direct read ({title})"
     medians = Spread.over(block_medians(ours))
     yield Finding(f"p50, {what}", medians, " ms", 1, goal, at_least=False)
     yield Finding(f"p99, {what}", Spread.over([percentile(ours, 0.99)]), " ms", 1)
-    if DIRECT in measured.seconds:
-        for name in (PEERS, DIRECT):
+    nominal = 1000 * (percentile(measured.seconds[OURS], 0.5) - latency)
+    yield Finding(
+        f"p50, webhook to row, less the latency that Graph was told ({title})",
+        Spread.over([nominal]),
+        " ms",
+        1,
+    )
+    for name in (PEERS, DIRECT):
+        if name in measured.seconds:
             times = ratio(block_medians(measured.seconds[OURS]), block_medians(measured.seconds[name]))
             yield Finding(f"p50, leadsync : {name} ({title})", times)
 
