@@ -208,7 +208,7 @@ def test_a_form_that_began_here_just_now_has_nothing_to_compare_yet() -> None:
     rows = FakeForms([a_form(watermark=NOW, read_from=NOW, deep_at=NOW - timedelta(days=2))])
     assert reconcile(rows) == {"reconciled": 0, "new_forms": 0}
     assert rows.turns[FORM] == NOW + SETTINGS.soonest
-    told = asyncio.run(Reconciler(rows, SETTINGS, FrozenClock()).reconcile_deep())
+    told = asyncio.run(Reconciler(rows, rows.open, SETTINGS, FrozenClock()).reconcile_deep())
     assert told == {"compared_in_full": 0}
     assert rows.plans == []
 
