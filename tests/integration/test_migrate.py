@@ -1,5 +1,6 @@
 """Migrations on a real Postgres: forward only, once, however many start at the same moment."""
 
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -68,6 +69,30 @@ def test_a_worker_brings_an_empty_database_forward(postgres_url: str) -> None:
 def test_the_newest_revision_is_told_by_the_names_of_the_files() -> None:
     """Alembic, which reads the files, finds the same head, and only one."""
     assert ScriptDirectory.from_config(_config()).get_heads() == [head()]
+
+
+@pytest.mark.parametrize("start", [migrate, migrate_when_up])
+def test_a_schema_of_a_later_version_is_left_alone_and_stops_nobody(database: str, start: Any) -> None:
+    """While a new version is rolled out, or after a step back, the former one's workers start all the same."""
+    later = f"{int(head()) + 1:04}"
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("update alembic_version set version_num = %s", (later,))
+        before = schema(database)
+        assert start(database) in (None, (later, later))
+        assert schema(database) == before
+        assert connection.execute("select version_num from alembic_version").fetchone() == (later,)
+
+
+def test_the_command_says_that_the_schema_is_of_a_later_version(database: str) -> None:
+    """Nothing is wrong with it, so the status is 0; what to do next is told."""
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("update alembic_version set version_num = '9999'")
+    told = subprocess.run(
+        [sys.executable, "-m", "worker", "migrate"],
+        env={**os.environ, "DATABASE_URL": database}, capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
+    assert told.stdout.startswith("schema at 9999, of a later version")
+    assert "finish the upgrade" in told.stdout
 
 
 def test_many_may_start_at_once(postgres_url: str) -> None:

@@ -127,11 +127,15 @@ def schedule() -> None:
 @click.command()
 def migrate() -> None:
     """Bring the database's schema up to this version. Workers also do it when they start."""
+    from worker.store.migrate import head, is_newer
     from worker.store.migrate import migrate as migrate_schema
 
     settings = settings_for(DATA_DIR, "DATABASE_URL")
     before, after = migrate_schema(settings.database_url)
-    click.echo(f"schema at {after}" + ("" if before == after else f" (was {before or 'empty'})"))
+    told = "" if before == after else f" (was {before or 'empty'})"
+    if is_newer(after):
+        told = f", of a later version: this leadsync knows {head()}, and goes on with it; finish the upgrade"
+    click.echo(f"schema at {after}{told}")
 
 
 @click.command()

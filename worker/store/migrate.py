@@ -1,5 +1,8 @@
 """Brings the database's schema forward to this version's. It never goes back and never touches rows.
 
+A schema that is newer stays as it is, and this version goes on with it: while a new version is rolled out the former
+one's processes may start again, and after a step back they have to. So a revision may add, and may drop what no former
+version asks for; it never renames or narrows.
 Invariant: safe when many processes start at once: an advisory lock lets one migrate while the others wait and then
 find nothing to do. Alembic runs the revisions in migrations/versions, each in a transaction; it is loaded only where
 there is something to migrate, for it takes half a second of CPU and 25 MB.
@@ -26,7 +29,7 @@ _MIGRATIONS: Final = Path(__file__).parent / "migrations"
 
 
 def migrate(database_url: str) -> tuple[str | None, str]:
-    """Apply what is missing; returns the revisions before and after. Raises StoreUnavailable."""
+    """Apply what is missing; the revisions before and after, the same where nothing was. Raises StoreUnavailable."""
     from alembic import command
     from alembic.runtime.migration import MigrationContext
     from sqlalchemy import create_engine, text
@@ -44,6 +47,9 @@ def migrate(database_url: str) -> tuple[str | None, str]:
             connection.commit()
             before = MigrationContext.configure(connection).get_current_revision()
             connection.commit()
+            if is_newer(before):
+                log.warning("schema_is_newer", revision=before, ours=head())
+                return before, str(before)
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
             connection.commit()
@@ -73,6 +79,11 @@ def migrate_when_up(database_url: str) -> None:
 def head() -> str:
     """The newest revision that this version of leadsync knows: their files bear their numbers."""
     return max(path.name.partition("_")[0] for path in (_MIGRATIONS / "versions").glob("[0-9]*_*.py"))
+
+
+def is_newer(revision: str | None) -> bool:
+    """Whether a later version of leadsync made this schema."""
+    return revision is not None and revision.isdigit() and int(revision) > int(head())
 
 
 def _revision(database_url: str) -> str | None:
