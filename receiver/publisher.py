@@ -40,8 +40,11 @@ from receiver.together import Together
 from worker.inbox import BELL, COUNTERS, DRAIN_TASK, LIVE_QUEUE, SET_ASIDE, STREAM
 
 CONNECT_SECONDS: Final = 0.3
-ANSWER_SECONDS: Final = 0.7
-"""With CONNECT_SECONDS at most a second: Meta gets its 503 while it still waits."""
+ANSWER_SECONDS: Final = 0.6
+"""With CONNECT_SECONDS less than a second: Meta gets its 503 while it still waits."""
+SILENT_SECONDS: Final = 0.3
+"""So long after Redis was silent for one delivery, others are refused without asking: those that waited for a thread
+meanwhile have had their second, and would wait for another."""
 RING_SECONDS: Final = 0.25
 """The longest that a broker may hold up an answer that is already safe."""
 DOORBELL_EXPIRES_SECONDS: Final = 60
@@ -93,6 +96,7 @@ class Publisher:
         self._condition: Condition | None = None
         self._looked_at = float("-inf")
         self._length = 0
+        self._silent_until = float("-inf")
         self._risks: tuple[str, ...] = ()
         self._flushing = threading.Lock()
         self._flushed_at = clock()
@@ -120,8 +124,11 @@ class Publisher:
     def check(self) -> None:
         """Raise QueueUnavailable where the stream cannot take a delivery.
 
-        A stream that was full a moment ago is asked anew: the worker may have emptied it.
+        A stream that was full a moment ago is asked anew: the worker may have emptied it. A Redis that was silent is
+        given a moment first.
         """
+        if self._clock() < self._silent_until:
+            raise QueueUnavailable("queue unavailable")
         fresh = self._clock() - self._looked_at < CONDITION_HOLDS_SECONDS
         if not fresh or self._length > self._limits.entries:
             self._look_again()
@@ -162,6 +169,8 @@ class Publisher:
 
     def _unavailable(self, error: redis.RedisError) -> QueueUnavailable:
         self._condition, self._looked_at = None, float("-inf")
+        if isinstance(error, redis.TimeoutError):
+            self._silent_until = self._clock() + SILENT_SECONDS
         self._quietly.warning("queue_unavailable", why=type(error).__name__)
         return QueueUnavailable("queue unavailable")
 

@@ -7,7 +7,7 @@ import redis
 from receiver.capacity import Condition, Limits
 from receiver.delivery import Delivery, Unread
 from receiver.errors import QueueUnavailable
-from receiver.publisher import CONDITION_HOLDS_SECONDS, FLUSH_EVERY_SECONDS, Publisher
+from receiver.publisher import CONDITION_HOLDS_SECONDS, FLUSH_EVERY_SECONDS, SILENT_SECONDS, Publisher
 from receiver.tally import Verdict
 from worker.inbox import (
     BELL,
@@ -158,6 +158,7 @@ def test_a_refusal_by_redis_is_a_refusal(world: World, monkeypatch: pytest.Monke
             with pytest.raises(QueueUnavailable):
                 world.publisher.publish(delivery("1"))
         world.redis.delete(STREAM)
+        world.now += SILENT_SECONDS
         world.publisher.publish(delivery("2"))
         assert world.redis.xlen(STREAM) == 1
 
@@ -210,3 +211,36 @@ def test_closing_writes_what_was_counted(world: World) -> None:
     world.publisher.count(Verdict.TOO_LARGE)
     world.publisher.close()
     assert world.counters() == {"too_large": 1}
+
+
+def test_a_redis_that_was_silent_is_not_asked_again_by_those_that_waited_meanwhile(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They waited for a thread as long as the first for its answer; after a moment Redis is asked anew."""
+
+    def silent(client: redis.Redis) -> Condition:
+        world.looks += 1
+        raise redis.TimeoutError("late")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(world.publisher, "_look", silent)
+        for _ in range(5):
+            with pytest.raises(QueueUnavailable):
+                world.publisher.publish(delivery("1"))
+    with pytest.raises(QueueUnavailable):
+        world.publisher.publish(delivery("1"))
+    assert world.looks == 1
+    world.now += SILENT_SECONDS
+    world.publisher.publish(delivery("1"))
+    assert world.redis.xlen(STREAM) == 1
+
+
+def test_a_redis_that_refuses_connections_is_asked_by_each(world: World) -> None:
+    """That takes no time, and it may be back for the next one."""
+    world.server.connected = False
+    for _ in range(3):
+        with pytest.raises(QueueUnavailable):
+            world.publisher.publish(delivery("1"))
+    world.server.connected = True
+    world.publisher.publish(delivery("1"))
+    assert world.looks == 4
