@@ -35,6 +35,7 @@ from worker.clock import now
 from worker.graph.account import Caller, GraphRequest, delete_lead_request, subscribe_request
 from worker.inbox import PROGRESS, RECONCILE_WANTED, SET_ASIDE
 from worker.sealing import KeyRing, new_key, of_page
+from worker.store.migrate import head
 from worker.store.tokens import TokenStore
 
 APP_ID = "1234567890123456"
@@ -539,9 +540,13 @@ FAULTS: dict[str, tuple[Fault, dict[tuple[str, str | None], str], str]] = {
     "Postgres away": (
         setting(DATABASE_URL="postgresql://x@127.0.0.1:1/x"), {("postgres.reachable", None): "fail"}, "start Postgres"),
     "old migration": (
-        stored_otherwise("update alembic_version set version_num = '0004'",
-                         "update alembic_version set version_num = '0005'"),
+        stored_otherwise(f"update alembic_version set version_num = '{int(head()) - 1:04}'",
+                         f"update alembic_version set version_num = '{head()}'"),
         {("postgres.schema", None): "fail"}, "leadsync migrate"),
+    "later migration": (
+        stored_otherwise(f"update alembic_version set version_num = '{int(head()) + 1:04}'",
+                         f"update alembic_version set version_num = '{head()}'"),
+        {("postgres.schema", None): "warn"}, "newer leadsync"),
     "role without rights": (role_without_rights, {("postgres.privileges", None): "fail"}, "owner"),
     "few connections": (few_connections, {("postgres.connections", None): "warn"}, "max_connections"),
     "clock off": (clock_off, {("meta.clock", None): "fail"}, "NTP"),

@@ -88,7 +88,8 @@ def _schema(facts: PostgresFacts) -> Finding:
         return ok(check, f"revision {facts.head}, this version's")
     if facts.revision is not None and facts.revision > facts.head:
         told = f"revision {facts.revision} is newer than this leadsync knows ({facts.head})"
-        return fail(check, told, "install the newer leadsync that wrote it, here and wherever it runs")
+        remedy = "finish the upgrade: install the newer leadsync that wrote it, here and wherever it runs"
+        return warn(check, told, remedy)
     told = f"revision {facts.revision or 'none'}, and this leadsync needs {facts.head}"
     return fail(check, told, "`leadsync migrate`")
 
