@@ -13,6 +13,7 @@ import re
 import socket
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -80,14 +81,14 @@ def address(stack: Whole) -> tuple[str, int]:
 def statuses(stack: Whole, sent: bytes) -> list[int]:
     """Send these bytes on a connection of their own; the statuses of all answers until it is closed or silent."""
     with socket.create_connection(address(stack), timeout=PATIENCE) as connection:
-        connection.sendall(sent)
-        connection.shutdown(socket.SHUT_WR)
         answer = b""
-        try:
+        # Who is refused early may find the connection reset, while sending or after it.
+        with suppress(OSError):
+            connection.sendall(sent)
+            connection.shutdown(socket.SHUT_WR)
+        with suppress(OSError):
             while part := connection.recv(65_536):
                 answer += part
-        except OSError:
-            pass
     return [int(number) for number in re.findall(rb"^HTTP/1\.[01] (\d{3})", answer, re.MULTILINE)]
 
 
