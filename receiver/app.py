@@ -20,7 +20,7 @@ import structlog
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
-from receiver import handshake, signature
+from receiver import arrival, handshake, signature
 from receiver.delivery import Delivery, read
 from receiver.errors import DeliveryRefused, QueueUnavailable, TooLarge, Unsigned
 from receiver.settings import Settings
@@ -32,8 +32,8 @@ _log = structlog.get_logger()
 class Intake(Protocol):
     """Where deliveries go; receiver.publisher.Publisher in production."""
 
-    def publish(self, delivery: Delivery) -> None:
-        """Take the whole delivery or raise QueueUnavailable."""
+    def publish(self, delivery: Delivery, since: float) -> None:
+        """Take the whole delivery, which came in at `since` of the monotonic clock, or raise QueueUnavailable."""
 
     def count(self, verdict: Verdict) -> None:
         """Count a refusal, at next to no cost."""
@@ -69,7 +69,7 @@ def _route_webhook(app: Flask, settings: Settings, intake: Intake) -> None:
     def take_delivery() -> Response:
         body = _body(settings.max_body_bytes)
         signature.verify(body, request.headers.get(signature.HEADER), secrets)
-        intake.publish(read(body, received_at=time.time_ns() // 1_000_000))
+        intake.publish(read(body, received_at=time.time_ns() // 1_000_000), arrival.since())
         return _text("ok", 200)
 
 

@@ -2,6 +2,9 @@
 
     Delivery -> refusal? -> with other threads' -> take.lua (bodies, references, Pages, counts, bell) -> doorbell
 
+A delivery has PROMPT_SECONDS from its arrival to its answer, for Meta counts an answer that comes later as none: what
+is late before it is written is refused unwritten, and a write waits for no longer than is left.
+
 The only file here that knows redis and celery. It does not judge what a delivery says (delivery.py) nor how
 full is too full (capacity.py), nor does it know how take.lua is told (parts.py) or who writes together (together.py).
 
@@ -19,6 +22,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from itertools import count
 from typing import Any, Final, Protocol
@@ -39,14 +43,17 @@ from receiver.tally import Quietly, Tally, Verdict
 from receiver.together import Together
 from worker.inbox import BELL, COUNTERS, DRAIN_TASK, LIVE_QUEUE, SET_ASIDE, STREAM
 
+PROMPT_SECONDS: Final = 0.95
+"""From a delivery's arrival to its answer, whichever that is."""
+BEGIN_SECONDS: Final = 0.4
+"""No write begins later than this after the arrival: what is left suffices for a Redis that is only slow."""
+LEAST_SECONDS: Final = 0.35
+"""A write that connecting left less time is not begun."""
 CONNECT_SECONDS: Final = 0.3
-ANSWER_SECONDS: Final = 0.6
-"""With CONNECT_SECONDS less than a second: Meta gets its 503 while it still waits."""
-SILENT_SECONDS: Final = 0.3
-"""So long after Redis was silent for one delivery, others are refused without asking: those that waited for a thread
-meanwhile have had their second, and would wait for another."""
-RING_SECONDS: Final = 0.25
-"""The longest that a broker may hold up an answer that is already safe."""
+ANSWER_SECONDS: Final = 0.5
+"""With CONNECT_SECONDS less than PROMPT_SECONDS."""
+RING_SECONDS: Final = 0.15
+"""A broker may hold up an answer that is safe already by this, thrice: for the bell, to connect, to take it."""
 DOORBELL_EXPIRES_SECONDS: Final = 60
 """A doorbell that lay this long has been overtaken by the schedule."""
 CONDITION_HOLDS_SECONDS: Final = 1.0
@@ -60,6 +67,18 @@ SET_ASIDE_BYTES: Final = 64 * 1024 * 1024
 """Bodies set aside may take this much of Redis' memory; beyond it the oldest go, however few they are."""
 
 _log = structlog.get_logger()
+
+
+class _Late(redis.RedisError):
+    """Too little of the delivery's time was left to ask Redis."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Due:
+    """A delivery, and the moment of the monotonic clock by which it is to be answered."""
+
+    delivery: Delivery
+    until: float
 
 
 class Bell(Protocol):
@@ -88,7 +107,7 @@ class Publisher:
         self._clock = clock
         self._tally = Tally()
         self._quietly = Quietly(clock)
-        self._line = _Line(client)
+        self._line = _Line(client, clock)
         self._name, self._bells = uuid.uuid4().hex, count()
         self._together = Together(self._take, _weight, MOST_TOGETHER)
         self._unrung: deque[None] = deque()
@@ -96,23 +115,35 @@ class Publisher:
         self._condition: Condition | None = None
         self._looked_at = float("-inf")
         self._length = 0
-        self._silent_until = float("-inf")
         self._risks: tuple[str, ...] = ()
         self._flushing = threading.Lock()
         self._flushed_at = clock()
 
-    def publish(self, delivery: Delivery) -> None:
-        """Put all of `delivery` into the stream, or raise QueueUnavailable. Wakes a worker if none listens."""
-        self.check()
+    def publish(self, delivery: Delivery, since: float) -> None:
+        """Put all of `delivery` into the stream, or raise QueueUnavailable. Wakes a worker if none listens.
+
+        `since` is when the delivery came in, by `clock`.
+        """
         try:
-            self._together.put(delivery)
+            self._refuse_if_late(since)
+            self.check()
+            self._refuse_if_late(since)
+            self._together.put(_Due(delivery, since + PROMPT_SECONDS))
         except redis.RedisError as error:
             raise self._unavailable(error) from None
         self._tell(delivery)
-        if delivery.unread:
+        # What need not be done for this delivery is left to one that has the time.
+        if delivery.unread and not self._is_late(since):
             self._bound_set_aside()
-        if self._unrung:
+        if self._unrung and not self._is_late(since):
             self._ring()
+
+    def _refuse_if_late(self, since: float) -> None:
+        if self._is_late(since):
+            raise _Late
+
+    def _is_late(self, since: float) -> bool:
+        return self._clock() - since > BEGIN_SECONDS
 
     def count(self, verdict: Verdict) -> None:
         """Count a refusal in memory: a write at most every few seconds, a line at most every minute."""
@@ -124,11 +155,8 @@ class Publisher:
     def check(self) -> None:
         """Raise QueueUnavailable where the stream cannot take a delivery.
 
-        A stream that was full a moment ago is asked anew: the worker may have emptied it. A Redis that was silent is
-        given a moment first.
+        A stream that was full a moment ago is asked anew: the worker may have emptied it.
         """
-        if self._clock() < self._silent_until:
-            raise QueueUnavailable("queue unavailable")
         fresh = self._clock() - self._looked_at < CONDITION_HOLDS_SECONDS
         if not fresh or self._length > self._limits.entries:
             self._look_again()
@@ -168,9 +196,10 @@ class Publisher:
                 _log.info("queue_safe_again")
 
     def _unavailable(self, error: redis.RedisError) -> QueueUnavailable:
+        if isinstance(error, _Late):
+            self._quietly.warning("queue_unavailable", why="too late")
+            return QueueUnavailable("queue too slow")
         self._condition, self._looked_at = None, float("-inf")
-        if isinstance(error, redis.TimeoutError):
-            self._silent_until = self._clock() + SILENT_SECONDS
         self._quietly.warning("queue_unavailable", why=type(error).__name__)
         return QueueUnavailable("queue unavailable")
 
@@ -189,12 +218,13 @@ class Publisher:
         if dropped:
             self._tally.add(Verdict.SET_ASIDE_DROPPED, dropped)
 
-    def _take(self, deliveries: Sequence[Delivery]) -> None:
+    def _take(self, dues: Sequence[_Due]) -> None:
+        deliveries = [due.delivery for due in dues]
         counts = self._tally.take()
         seen = total([counts, *map(counts_of, deliveries)])
         try:
             told = words(deliveries, seen, f"{self._name}-{next(self._bells)}")
-            self._length, nobody_listens = self._line.send(told)
+            self._length, nobody_listens = self._line.send(told, min(due.until for due in dues))
         except Exception:
             self._tally.put_back(counts)
             raise
@@ -303,6 +333,9 @@ def open_publisher(settings: Settings) -> Publisher:
         socket_timeout=ANSWER_SECONDS,
         # A dropped connection may be tried anew at once; what timed out has had its time.
         retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
+        # What redis-py tells each connection of itself takes three round trips, and a delivery would wait for them.
+        protocol=2,
+        driver_info=None,
     )
     limits = Limits(entries=settings.stream_max_entries, memory_share=settings.redis_memory_share)
     return Publisher(client, Doorbell(settings.redis_url), limits)
@@ -323,9 +356,9 @@ def look_at(client: redis.Redis) -> Condition:
     return Condition.of(length, info, fsync=config.get("appendfsync") if isinstance(config, dict) else None)
 
 
-def _weight(delivery: Delivery) -> int:
+def _weight(due: _Due) -> int:
     """In references; a body that is set aside may be large, so it is written alone."""
-    return MOST_TOGETHER if delivery.unread else len(delivery.references)
+    return MOST_TOGETHER if due.delivery.unread else len(due.delivery.references)
 
 
 class _Line:
@@ -335,12 +368,16 @@ class _Line:
     connection still stands, and both take longer than all the rest. What was dropped is noticed by its first use.
     """
 
-    def __init__(self, client: redis.Redis) -> None:
-        self._pool = client.connection_pool
+    def __init__(self, client: redis.Redis, clock: Callable[[], float]) -> None:
+        self._pool, self._clock = client.connection_pool, clock
         self._kept: deque[Any] = deque()
 
-    def send(self, told: Sequence[Word]) -> tuple[int, bool]:
-        """Let the script run: the stream's length afterwards, and whether the bell is now ours to ring."""
+    def send(self, told: Sequence[Word], until: float) -> tuple[int, bool]:
+        """Let the script run: the stream's length afterwards, and whether the bell is now ours to ring.
+
+        Raises redis.TimeoutError where no answer came by `until`, and _Late where connecting left too little time: then
+        the connection is kept for the next.
+        """
         keyed = (str(len(KEYS)), *KEYS, *told)
         try:
             connection = self._kept.pop()
@@ -348,8 +385,11 @@ class _Line:
             connection = self._pool.get_connection()
         try:
             answer = connection.retry.call_with_retry(
-                lambda: _run(connection, keyed), lambda _: connection.disconnect()
+                lambda: self._run(connection, keyed, until), lambda _: connection.disconnect()
             )
+        except _Late:
+            self._kept.append(connection)
+            raise
         except BaseException:
             # Part of an answer may still be on its way.
             connection.disconnect()
@@ -358,18 +398,20 @@ class _Line:
         self._kept.append(connection)
         return answer[0], answer[1] == 1
 
+    def _run(self, connection: Any, keyed: Sequence[Word], until: float) -> Any:
+        connection.connect()
+        if until - self._clock() < LEAST_SECONDS:
+            raise _Late
+        text, digest = _script()
+        try:
+            return self._ask(connection, until, "EVALSHA", digest, *keyed)
+        except redis.exceptions.NoScriptError:
+            return self._ask(connection, until, "EVAL", text, *keyed)
 
-def _run(connection: Any, keyed: Sequence[Word]) -> Any:
-    text, digest = _script()
-    try:
-        return _ask(connection, "EVALSHA", digest, *keyed)
-    except redis.exceptions.NoScriptError:
-        return _ask(connection, "EVAL", text, *keyed)
-
-
-def _ask(connection: Any, *command: Word) -> Any:
-    connection.send_packed_command([hiredis.pack_command(command)])  # type: ignore[arg-type]
-    return connection.read_response()
+    def _ask(self, connection: Any, until: float, *command: Word) -> Any:
+        connection.send_packed_command([hiredis.pack_command(command)])  # type: ignore[arg-type]
+        # No time at all would mean not to wait, and to take that for a broken connection.
+        return connection.read_response(timeout=max(until - self._clock(), 0.001))
 
 
 @cache

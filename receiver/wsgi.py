@@ -20,6 +20,7 @@ import structlog
 import waitress
 
 from receiver.app import create_app
+from receiver.arrival import StampingDispatcher
 from receiver.errors import ConfigurationError
 from receiver.publisher import open_publisher
 from receiver.settings import Settings, read_settings
@@ -57,7 +58,9 @@ def serve(settings: Settings) -> int:
     only."""
     publisher = open_publisher(settings)
     try:
-        server = waitress.create_server(create_app(settings, publisher), **server_options(settings))
+        server = waitress.create_server(
+            create_app(settings, publisher), _dispatcher=_threads(settings), **server_options(settings)
+        )
     except (OSError, ValueError) as error:
         _log.error("receiver_not_started", host=settings.host, port=settings.port, error=str(error))
         return 1
@@ -86,6 +89,12 @@ def server_options(settings: Settings) -> dict[str, Any]:
         "ident": None,
         "log_socket_errors": False,
     }
+
+
+def _threads(settings: Settings) -> StampingDispatcher:
+    dispatcher = StampingDispatcher()
+    dispatcher.set_thread_count(settings.threads)
+    return dispatcher
 
 
 def _connections() -> int:

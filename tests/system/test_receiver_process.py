@@ -10,20 +10,26 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import redis
 
+from receiver.publisher import PROMPT_SECONDS
 from tests.servers import prepared, spawn
+from tests.system.soak.proxy import Upstream, proxying
 from worker.embedded import prepare_redis
 from worker.inbox import STREAM, LeadReference
 
 SECRET = "test_app_secret"
 READY_WITHIN = 30.0
 SLOW_CLIENTS = 300
+BUSY_MACHINE_SECONDS = 0.7
+"""What the client's own threads may add; answers that wait for threads of the receiver take many seconds."""
 
 
 def body(*leadgen_ids: str) -> bytes:
@@ -159,6 +165,30 @@ def test_slow_clients_do_not_starve_honest_ones(
             waits.append(time.monotonic() - started)
         assert sorted(waits)[len(waits) // 2] < 0.25
         assert max(waits) < 2
+
+
+def test_a_crowd_at_a_slow_redis_is_answered_in_time(
+    queue: tuple[str, subprocess.Popen[bytes]], free_port: int, tmp_path: Path
+) -> None:
+    """More deliveries than threads and a Redis far away: each 200 is in the stream, the rest are refused, none late."""
+    there = urlsplit(queue[0])
+    with proxying({"redis": Upstream("127.0.0.1", there.port or 0)}) as proxies:
+        url = queue[0].replace(f":{there.port}/", f":{proxies['redis'].port}/")
+        with receiving(url, free_port, tmp_path), ThreadPoolExecutor(60) as crowd:
+            assert deliver(free_port, body("1")) == 200
+            proxies["redis"].delay(0.3)
+            answers = dict(crowd.map(lambda lead: (lead, timed(free_port, lead)), range(1000, 1300)))
+    assert {status for status, _ in answers.values()} == {200, 503}
+    assert max(seconds for _, seconds in answers.values()) < PROMPT_SECONDS + BUSY_MACHINE_SECONDS
+    with redis.Redis.from_url(queue[0]) as client:
+        there_is = {LeadReference.from_entry(fields).leadgen_id for _, fields in client.xrange(STREAM)}
+    assert {str(lead) for lead, (status, _) in answers.items() if status == 200} <= there_is
+
+
+def timed(port: int, lead: int) -> tuple[int, float]:
+    """The status of its delivery, and the seconds until it came."""
+    started = time.monotonic()
+    return deliver(port, body(str(lead))), time.monotonic() - started
 
 
 def test_unusable_settings_are_told_at_once(tmp_path: Path) -> None:

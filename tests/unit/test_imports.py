@@ -195,7 +195,7 @@ LAYERS: dict[str, set[str]] = {
 DOORS: dict[str, set[str]] = {
     "flask": {"receiver.app"},
     "werkzeug": {"receiver"},
-    "waitress": {"receiver.wsgi"},
+    "waitress": {"receiver.arrival", "receiver.wsgi"},
     "celery": {"receiver.publisher", "worker.app", "worker.hearing", "worker.tasks", "worker.schedule"},
     "kombu": {"receiver.publisher", "worker.app", "worker.hearing", "worker.tasks", "worker.schedule"},
     "aiohttp": {"worker.graph.client", "worker.export_download", "worker.alerts", "sandbox"},

@@ -81,7 +81,6 @@ def judged(rig: Rig, shape: Shape, seen: Seen) -> Finding:
         windows=truth.read_windows(stack),
         answers=answers,
         excused=seen.excused,
-        slowed=tuple(striker.slowed),
         left={**truth.read_left(stack), **({} if shape.reconciling else {NOT_LIVE: repaired})},
         ages=ages,
         most_age=shape.most_age,

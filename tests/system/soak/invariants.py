@@ -69,8 +69,6 @@ class Facts:
     answers: Sequence[Answer] = ()
     excused: Sequence[tuple[float, float]] = ()
     """Stretches of time in which the receiver, or the machine, could not answer."""
-    slowed: Sequence[tuple[float, float]] = ()
-    """Stretches in which each reply of Redis was delayed: an answer takes several, and may be late."""
     left: Mapping[str, float] = field(default_factory=dict)
     """What is still to be done, by name; all of it should be 0."""
     ages: Mapping[str, float] = field(default_factory=dict)
@@ -165,7 +163,7 @@ def _answers(facts: Facts) -> Iterable[Violation]:
             dropped.append(Violation("the receiver keeps its connections", told))
         elif each.status not in GOOD_STATUSES:
             yield Violation("the receiver answers", told)
-        elif each.status == "200" and each.seconds > facts.answer_seconds and not _within(each, facts.slowed):
+        elif each.status == "200" and each.seconds > facts.answer_seconds:
             yield Violation("the receiver answers in time, or 503", told)
     if len(dropped) > DROPPED_SHARE * len(facts.answers):
         yield from dropped

@@ -30,15 +30,11 @@ class Striker(ServerStrikes, GraphStrikes, PeopleStrikes):
         super().__init__(rig, luck, pages, latency)
         self.away: list[tuple[float, float]] = []
         """Stretches of unix time in which the receiver cannot answer, since it was hit."""
-        self.slowed: list[tuple[float, float]] = []
-        """The same in which Redis answers it, but late."""
 
     def strike(self, fault: Fault) -> Struck:
         """Carry out one fault."""
         if fault.target in ("receiver", "webhook"):
             self._receiver_is_hit(fault.seconds)
-        if fault.kind == "delay" and fault.target == "redis":
-            self.slowed.append((time.time() - 1, time.time() + fault.seconds + 1))
         return getattr(self, f"_{fault.kind}")(fault)  # type: ignore[no-any-return]
 
     def _receiver_is_hit(self, seconds: float = 0.0) -> None:

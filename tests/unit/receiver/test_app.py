@@ -26,7 +26,7 @@ class Basket:
         self.counted: list[Verdict] = []
         self.failure: Exception | None = None
 
-    def publish(self, delivery: Delivery) -> None:
+    def publish(self, delivery: Delivery, since: float) -> None:
         self.check()
         self.taken.append(delivery)
 
