@@ -99,22 +99,24 @@ clean:  ## remove the environment and all caches; the data in .leadsync stays
 	@rm -rf $(VENV) $(AUDIT) $(PEERS) .venv-lock .mypy_cache .ruff_cache .pytest_cache .hypothesis .fuzz *.egg-info build dist
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# Pytest in four parts side by side. System tests mostly wait for processes; the others need a processor, and leave it to
-# those that watch the clock.
+# Pytest in five parts side by side. System tests mostly wait for processes; the others need a processor, and leave it to
+# those that watch the clock: in two parts, for both are then left to them.
 PYTEST := $(BIN)/python -m pytest
 coverage: PYTEST := $(BIN)/coverage run -m pytest
 define run_parts
-echo "==> pytest, in four parts side by side"; logs=$$(mktemp -d); \
-nice -n 5 $(PYTEST) tests/unit tests/contract tests/integration $(PYTEST_ARGS) > $$logs/others 2>&1 & others=$$!; \
+echo "==> pytest, in five parts side by side"; logs=$$(mktemp -d); \
+nice -n 5 $(PYTEST) tests/unit tests/contract $(PYTEST_ARGS) > $$logs/unit 2>&1 & unit=$$!; \
+nice -n 5 $(PYTEST) tests/integration $(PYTEST_ARGS) > $$logs/integration 2>&1 & integration=$$!; \
 $(PYTEST) tests/system $(addprefix --ignore=,$(FIRST) $(SECOND)) $(PYTEST_ARGS) > $$logs/third 2>&1 & third=$$!; \
 $(PYTEST) $(SECOND) $(PYTEST_ARGS) > $$logs/second 2>&1 & second=$$!; \
 $(PYTEST) $(FIRST) $(PYTEST_ARGS); first=$$?; \
 wait $$second; second=$$?; echo "==> pytest, more system tests"; cat $$logs/second; \
 wait $$third; third=$$?; echo "==> pytest, the other system tests"; cat $$logs/third; \
-wait $$others; others=$$?; echo "==> pytest, unit, contract and integration tests"; cat $$logs/others; rm -r $$logs; \
-case "$$first $$second $$third $$others" in \
-	"5 5 5 5") echo "error: PYTEST_ARGS choose no test" >&2; exit 1;; \
-	[05]" "[05]" "[05]" "[05]) ;; \
+wait $$integration; integration=$$?; echo "==> pytest, integration tests"; cat $$logs/integration; \
+wait $$unit; unit=$$?; echo "==> pytest, unit and contract tests"; cat $$logs/unit; rm -r $$logs; \
+case "$$first $$second $$third $$integration $$unit" in \
+	"5 5 5 5 5") echo "error: PYTEST_ARGS choose no test" >&2; exit 1;; \
+	[05]" "[05]" "[05]" "[05]" "[05]) ;; \
 	*) exit 1;; esac
 endef
 
