@@ -32,7 +32,7 @@ READY_PEERS := $(PEERS)/.ready
 help:  ## show this
 	@echo "usage: make TARGET"
 	@echo
-	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 
 demo: $(READY)  ## see it work: 500 simulated leads from webhook to row, then a summary
 	@$(BIN)/leadsync demo $(ARGS)

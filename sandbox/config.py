@@ -220,9 +220,16 @@ def _value(kind: object, text: str) -> object:
     if kind is bool:
         return text.lower() in ("1", "true", "yes", "on")
     if kind is int or kind == int | None:
-        return int(text)
+        return _number(int, text, "a whole number")
     if kind is float or kind == float | None:
-        return float(text)
+        return _number(float, text, "a number")
     if kind == tuple[FaultRule, ...]:
         return parse_rules(text)
     return text
+
+
+def _number(kind: type[int] | type[float], text: str, what: str) -> int | float:
+    try:
+        return kind(text)
+    except ValueError:
+        raise ValueError(f"must be {what}") from None

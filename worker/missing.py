@@ -126,7 +126,9 @@ def _of_receiver(deliveries: Mapping[str, int]) -> list[str]:
     if deliveries.get("set_aside"):
         told.append("a delivery came that could not be read: look at the Redis stream leadsync:set_aside")
     if deliveries.get("lacking_values"):
-        told.append("a delivery came without ids: include the values in the app's webhook")
+        told.append(
+            "a delivery came without ids: `leadsync connect --only webhook --again` sets the webhook with its values"
+        )
     return told
 
 
@@ -144,10 +146,12 @@ def _not_taken(found: Found, now: datetime) -> list[str]:
     told = []
     if (live := found.looked.get("live")) is None or live < added:
         told.append(
-            f"no worker has looked at the stream since it came, {_ago(live, now)}: run `leadsync worker`"
+            f"no worker has looked at the stream since it came, {_ago(live, now)}: `leadsync doctor` says what to start"
         )
     if (schedule := found.looked.get("schedule")) is None or (now - schedule).total_seconds() > 30:
-        told.append(f"the schedule rings no more, {_ago(schedule, now)}: run `leadsync schedule`")
+        told.append(
+            f"the schedule rings no more, {_ago(schedule, now)}: `leadsync doctor` says what to start"
+        )
     return told or [
         "workers look at the stream and have not come to it: `leadsync status` shows how long it is"
     ]

@@ -209,7 +209,7 @@ def _stream(stream: Mapping[str, Any], now: float) -> Table:
     if stream["reconcile_wanted"]:
         table.add_row(
             "[yellow]subscription lacks values",
-            f"Pages {', '.join(stream['reconcile_wanted'])}: include the values",
+            f"Pages {', '.join(stream['reconcile_wanted'])}: `leadsync connect --only webhook --again`",
         )
     if stream["set_aside"]:
         table.add_row("[yellow]bodies set aside", f"{stream['set_aside']:,}")

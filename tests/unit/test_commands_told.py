@@ -44,7 +44,7 @@ def wrong(words: str) -> str | None:
     for part in parts:
         if is_value:
             is_value = False
-        elif part.startswith("-"):
+        elif part.startswith("-") and part != "-":  # that is standard input
             named = {name: param for param in command.params for name in (*param.opts, *param.secondary_opts)}
             option = named.get(part.split("=")[0])
             if option is None and part not in {"--help", "-h", "--version"}:

@@ -269,7 +269,7 @@ async def _until_ended(
             why = (
                 f"waits: {waits}"
                 if waits
-                else "is a worker of the queue `backfill` running? `leadsync health backfill`"
+                else "is a worker of the queue `backfill` running? `leadsync status`"
             )
             console.print(f"no progress for {IDLE_SECONDS:.0f} s ({why}); `leadsync backfills` tells more")
         await asyncio.sleep(LOOK_SECONDS)

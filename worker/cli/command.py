@@ -31,7 +31,7 @@ data_dir_option = click.option(
     type=click.Path(file_okay=False, path_type=Path),
     default=DATA_DIR,
     show_default=True,
-    help="Where embedded Redis and Postgres keep their data.",
+    help="The folder in which `leadsync up` keeps its data, and says where its Redis and Postgres are.",
 )
 
 
@@ -90,7 +90,10 @@ def settings_for(data_dir: Path | str, *needed: str) -> Settings:
     lacking = [name for name in needed if not have[name]]
     if lacking:
         hints = dict.fromkeys(("META_APP_ID", "META_APP_SECRET"), "set it in the environment or in .env")
-        elsewhere = f"and no `leadsync up` keeps its data in {data_dir}: run this in its folder, or give its --data-dir"
+        elsewhere = (
+            f"and no `leadsync up` keeps its data in {data_dir}: set it in .env, or run this in the folder of your"
+            " `leadsync up`, or with its --data-dir"
+        )
         raise ConfigurationError(
             "\n".join(
                 f"{name}: is not set{', ' + hints[name] if name in hints else ', ' + elsewhere}"

@@ -108,7 +108,8 @@ def connect(
     url = _webhook_url(settings, webhook_url, parts, only)
     if parts & {"token", "pages"} and not settings.token_keys and settings.token_keys_file is None:
         raise ConfigurationError(
-            "TOKEN_KEYS: is not set, so no token can be kept; `leadsync keys generate` makes a key"
+            "TOKEN_KEYS: is not set, so no token can be kept; `leadsync keys generate` makes a key;"
+            " put it into .env, the same for all processes"
         )
     interactive = _is_terminal() and not token_stdin
     token = _token(settings, token_stdin, interactive) if parts & {"token", "pages"} else None
@@ -140,9 +141,7 @@ def connect(
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @data_dir_option
 def disconnect(page_ids: tuple[str, ...], anyway: bool, as_json: bool, data_dir: Path) -> None:
-    """Disconnect Pages.
-
-    Their subscription ends, their tokens are forgotten, and Meta is asked nothing more for them.
+    """Disconnect Pages: no subscription, no token, no call any more.
 
     Leads and forms that are here stay. Other webhook fields of the subscription stay too. The account's token is
     forgotten with the last Page that leans on it. `leadsync connect --page ID` connects a Page again.

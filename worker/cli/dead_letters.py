@@ -62,7 +62,7 @@ def show_dead(leadgen_id: str, data_dir: Path) -> None:
     row = answer_of(ask(settings_for(data_dir, "DATABASE_URL")))
     if row is None:
         raise LeadSyncError(
-            f"lead {leadgen_id} is not known here: no webhook that announced it has been read"
+            f"lead {leadgen_id} has no row here; `leadsync trace {leadgen_id}` looks in the stream and at Meta"
         )
     for name, value in row.items():
         click.echo(f"{name:>16}  {cell(value)}")

@@ -79,10 +79,10 @@ class _Written:
     default="UTC",
     show_default=True,
     callback=a_zone,
-    help="What WHEN means and times are told in, such as Europe/Berlin.",
+    help="Time zone of WHEN, and in which times are written, such as Europe/Berlin.",
 )
 @click.option(
-    "--format", "format_", type=click.Choice(FORMATS), help="Default: by the ending of FILE, or csv."
+    "--format", "format_", type=click.Choice(FORMATS), help="Default: by the ending of FILE, otherwise csv."
 )
 @click.option(
     "--labels/--keys", default=False, help="Questions and choices as people read them. Default: keys."

@@ -26,20 +26,24 @@ AD_IDS: Final = ("ad_id", "adset_id", "campaign_id")
 
 @click.command("export-csv")
 @click.option("--form", "form_id", required=True, callback=an_id, help="The form whose leads are exported.")
-@click.option("--from", "since", metavar="WHEN", help="Default: when the form was made.")
-@click.option("--to", "until", metavar="WHEN", help="Default: now. A day is taken in whole.")
+@click.option(
+    "--from", "since", metavar="WHEN", help="Leads created at WHEN or later; default: when the form was made."
+)
+@click.option(
+    "--to", "until", metavar="WHEN", help="Leads created before WHEN; default: now. A day is taken in whole."
+)
 @click.option(
     "--zone",
     default="UTC",
     show_default=True,
     callback=a_zone,
-    help="Where WHEN, and times without an offset in the file, are told.",
+    help="Time zone of WHEN, and of times in the file that have no offset.",
 )
 @click.option(
     "-o",
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Default: leads-FORM_ID.tsv.",
+    help="The file to write; default: leads-FORM_ID.tsv in this folder.",
 )
 @click.option("--import", "then_import", is_flag=True, help="Import the file afterwards.")
 @page_option
@@ -95,7 +99,8 @@ def export_access(settings: Settings) -> ExportAccess:
     )
     if not (access.cookie or access.token):
         raise ConfigurationError(
-            "EXPORT_COOKIE: is not set, nor is EXPORT_TOKEN; without a login Meta gives no export"
+            "EXPORT_COOKIE: is not set, nor is EXPORT_TOKEN; without a login Meta gives no export."
+            " docs/import.md says where to find one; or download the file in a browser and `leadsync import` it"
         )
     return access
 

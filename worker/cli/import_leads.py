@@ -58,7 +58,7 @@ class Wish:
     default="UTC",
     show_default=True,
     callback=a_zone,
-    help="Where times without an offset were told, as Europe/Berlin.",
+    help="Time zone of times in the file that have no offset, such as Europe/Berlin.",
 )
 @click.option(
     "--rejects",

@@ -25,7 +25,7 @@ _wait_option = click.option(
     default=SETTLE_SECONDS,
     show_default=True,
     metavar="SECONDS",
-    help="Take a key out only so long after the file last changed: who had just sealed with it has stored it by then.",
+    help="Take keys out only so long after the file last changed; who had just sealed with one has stored it then.",
 )
 
 

@@ -54,7 +54,11 @@ def up(data_dir: Path) -> None:
     "--leads", default=500, show_default=True, type=click.IntRange(1, 1_000_000), help="Leads to send."
 )
 @click.option(
-    "--latency", default=0.15, show_default=True, type=click.FloatRange(0, 30), help="Graph's, in seconds."
+    "--latency",
+    default=0.15,
+    show_default=True,
+    type=click.FloatRange(0, 30),
+    help="Seconds of each answer of Graph.",
 )
 @click.option(
     "--keep", type=click.Path(file_okay=False, path_type=Path), help="Keep data and logs in this folder."
@@ -174,16 +178,18 @@ def status(is_watching: bool, every: float | None, as_json: bool, data_dir: Path
 
 @click.command()
 @click.argument("who", type=click.Choice([*QUEUES, "schedule"]))
-@click.option("--within", default=120, show_default=True, type=click.IntRange(1), help="Seconds.")
+@click.option("--within", default=120, show_default=True, type=click.IntRange(1), help="So many seconds.")
 def health(who: str, within: int) -> None:
     """Exit 0 if a queue's workers, or the schedule, are at work.
 
-    For health checks: at work is who has looked at its work within so many seconds.
+    For health checks of single processes, which have REDIS_URL; beside a `leadsync up` that brought its own Redis
+    `leadsync status` tells the same. At work is who has looked at its work within so many seconds.
     """
     looked_at = last_look(read_settings("REDIS_URL").redis_url, who)
     age = None if looked_at is None else time.time() - looked_at
     if age is None or age > within:
         raise LeadSyncError(
-            f"{who} has not looked at its work {'yet' if age is None else f'for {age:.0f} s'}"
+            f"{who} has not looked at its work {'yet' if age is None else f'for {age:.0f} s'};"
+            " `leadsync doctor` says what is wrong"
         )
     click.echo(f"{who} looked at its work {age:.0f} s ago")

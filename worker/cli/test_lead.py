@@ -106,7 +106,11 @@ async def _choose(witnesses: "TraceDesk", form_id: str | None, page_id: str | No
             known = "".join(
                 f"\n  {row['form_id']}  {row['name'] or ''}  Page {row['page_id']}" for row in active
             )
-            there = f"these are active:{known}" if active else "no active form is known yet"
+            there = (
+                f"these are active:{known}"
+                if active
+                else "no active form is known yet; `leadsync connect` finds them"
+            )
             raise click.UsageError(f"name a form by --form, or a Page by --page; {there}")
         return active[0]["form_id"], active[0]["page_id"]
     if page_id is not None:
