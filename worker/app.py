@@ -31,7 +31,11 @@ from worker.inbox import (
 )
 from worker.settings import Settings
 
-TIDY_EVERY_SECONDS: Final = 3_600.0
+TIDY_EVERY_SECONDS: Final = 600.0
+"""Also less than a schedule lives that is started again and again: its first moment comes after so long."""
+TIDY_AT_MOST_EVERY_SECONDS: Final = 60.0
+TIDIES_A_WINDOW: Final = 4
+"""Where the window of a limit is short, as in a rehearsal, calls leave it sooner."""
 LIMITS_EVERY_SECONDS: Final = 60.0
 """How often it is looked whether some Page's limit is due."""
 LOOK_TICKS: Final = 6
@@ -83,7 +87,7 @@ def _options(settings: Settings) -> dict[str, Any]:
         "beat_schedule": {
             DRAIN_TASK: {"task": DRAIN_TASK, "schedule": settings.ring_every},
             RESUME_TASK: {"task": RESUME_TASK, "schedule": settings.ring_every},
-            TIDY_TASK: {"task": TIDY_TASK, "schedule": TIDY_EVERY_SECONDS},
+            TIDY_TASK: {"task": TIDY_TASK, "schedule": _tidy_every(settings.budget_window)},
             LIMITS_TASK: {
                 "task": LIMITS_TASK,
                 "schedule": min(LIMITS_EVERY_SECONDS, settings.budget_refresh),
@@ -103,6 +107,10 @@ def _options(settings: Settings) -> dict[str, Any]:
         },
         "timezone": "UTC",
     }
+
+
+def _tidy_every(window: float) -> float:
+    return min(TIDY_EVERY_SECONDS, max(TIDY_AT_MOST_EVERY_SECONDS, window / TIDIES_A_WINDOW))
 
 
 def send(app: Celery, task: str, queue: str) -> None:
