@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from worker.cli.arguments import a_zone, an_id, moment
-from worker.cli.command import SERVERS, about, answer_of, data_dir_option, print_rows, settings_for
+from worker.cli.command import (
+    SERVERS,
+    ShowingGroup,
+    about,
+    answer_of,
+    data_dir_option,
+    print_rows,
+    settings_for,
+)
 from worker.settings import Settings
 
 if TYPE_CHECKING:
@@ -107,7 +115,7 @@ def backfill(
         follow_all(settings, [backfill_id])
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=ShowingGroup, invoke_without_command=True)
 @click.option("--running", is_flag=True, help="Only those that run.")
 @click.option("--all", "everything", is_flag=True, help="Also those that reconciling began.")
 @click.option(

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from worker.cli.command import SERVERS, about, answer_of, data_dir_option, length, settings_for
+from worker.cli.command import SERVERS, ShowingGroup, about, answer_of, data_dir_option, length, settings_for
 from worker.inbox import is_id
 from worker.settings import Settings
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=ShowingGroup, invoke_without_command=True)
 @click.option("--page", "page_id", help="Only this Page.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @data_dir_option

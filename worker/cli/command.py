@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from worker import logs
 from worker.errors import ConfigurationError, LeadSyncError
@@ -63,6 +64,28 @@ class CommandGroup(click.Group):
         except LeadSyncError as error:
             click.echo(f"leadsync: {error}", err=True)
             ctx.exit(1)
+
+
+class ShowingGroup(click.Group):
+    """A group that shows something by itself. Options typed before one of its commands are that command's."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Also raises click.UsageError for an option that the command has not: it would change nothing."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if name is not None and command is not None:
+            typed = [option for option in self.params if _is_typed(ctx, option.name)]
+            known = {option.name for option in command.params if isinstance(option, click.Option)}
+            for option in typed:
+                if option.name not in known:
+                    raise click.UsageError(f"`{name}` has no option {option.opts[0]}", ctx)
+            ctx.default_map = {name: {option.name: ctx.params[option.name or ""] for option in typed}}
+        return name, command, rest
+
+
+def _is_typed(ctx: click.Context, name: str | None) -> bool:
+    return name in ctx.params and ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
 
 
 def settings_for(data_dir: Path | str, *needed: str) -> Settings:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from worker.cli.arguments import an_id
-from worker.cli.command import SERVERS, answer_of, data_dir_option, print_rows, settings_for
+from worker.cli.command import SERVERS, ShowingGroup, answer_of, data_dir_option, print_rows, settings_for
 from worker.errors import LeadSyncError
 from worker.settings import Settings
 
@@ -24,7 +24,7 @@ _form = click.option("--form", "form_id", callback=an_id, help="One form.")
 _json = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=ShowingGroup, invoke_without_command=True)
 @data_dir_option
 @click.pass_context
 def retention(ctx: click.Context, data_dir: Path) -> None:
