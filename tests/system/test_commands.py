@@ -92,6 +92,9 @@ def test_up_serves_the_webhook_and_ends_on_one_interrupt(folder: Path, free_port
         ):
             report = json.loads(leadsync("status", "--json", cwd=folder).stdout)
         assert wanted <= report["stream"]["progress"].keys()
+        for words in (("health", "live"), ("migrate", "--data-dir", ".leadsync")):
+            told = leadsync(*words, cwd=folder, DATABASE_URL="", REDIS_URL="")
+            assert (told.returncode, told.stderr) == (0, "")
         began = time.monotonic()
         up.send_signal(signal.SIGINT)
         assert up.wait(30) == 0

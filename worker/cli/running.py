@@ -16,7 +16,7 @@ from typing import Final
 import click
 
 from worker import logs
-from worker.cli.command import DATA_DIR, SERVERS, answer_of, data_dir_option, settings_for
+from worker.cli.command import SERVERS, answer_of, data_dir_option, settings_for
 from worker.errors import ConfigurationError, LeadSyncError
 from worker.inbox import BACKFILL_QUEUE, QUEUES
 from worker.settings import read_settings
@@ -129,12 +129,13 @@ def schedule() -> None:
 
 
 @click.command()
-def migrate() -> None:
+@data_dir_option
+def migrate(data_dir: Path) -> None:
     """Bring the database's schema up to this version. Workers also do it when they start."""
     from worker.store.migrate import head, is_newer
     from worker.store.migrate import migrate as migrate_schema
 
-    settings = settings_for(DATA_DIR, "DATABASE_URL")
+    settings = settings_for(data_dir, "DATABASE_URL")
     before, after = migrate_schema(settings.database_url)
     told = "" if before == after else f" (was {before or 'empty'})"
     if is_newer(after):
@@ -179,13 +180,14 @@ def status(is_watching: bool, every: float | None, as_json: bool, data_dir: Path
 @click.command()
 @click.argument("who", type=click.Choice([*QUEUES, "schedule"]))
 @click.option("--within", default=120, show_default=True, type=click.IntRange(1), help="So many seconds.")
-def health(who: str, within: int) -> None:
+@data_dir_option
+def health(who: str, within: int, data_dir: Path) -> None:
     """Exit 0 if a queue's workers, or the schedule, are at work.
 
-    For health checks of single processes, which have REDIS_URL; beside a `leadsync up` that brought its own Redis
-    `leadsync status` tells the same. At work is who has looked at its work within so many seconds.
+    For health checks of single processes. At work is who has looked at its work within so many seconds.
     """
-    looked_at = last_look(read_settings("REDIS_URL").redis_url, who)
+    # Health checks are many, and find their server set.
+    looked_at = last_look(read_settings().redis_url or settings_for(data_dir, "REDIS_URL").redis_url, who)
     age = None if looked_at is None else time.time() - looked_at
     if age is None or age > within:
         raise LeadSyncError(
