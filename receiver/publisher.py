@@ -132,11 +132,15 @@ class Publisher:
         except redis.RedisError as error:
             raise self._unavailable(error) from None
         self._tell(delivery)
-        # What need not be done for this delivery is left to one that has the time.
+        # This need not be done for this delivery: it is left to one that has the time.
         if delivery.unread and not self._is_late(since):
             self._bound_set_aside()
-        if self._unrung and not self._is_late(since):
-            self._ring()
+        if self._unrung:
+            if self._is_late(since):
+                # There may be none that has: then all are late, and each puts the flag up again.
+                threading.Thread(target=self._ring, daemon=True).start()
+            else:
+                self._ring()
 
     def _refuse_if_late(self, since: float) -> None:
         if self._is_late(since):

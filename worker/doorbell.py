@@ -8,6 +8,7 @@ most one message is sent in BELL_EXPIRES_SECONDS, so doorbells cannot pile up ho
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any, Final
 
 import redis
@@ -29,6 +30,10 @@ from worker.inbox import (
 
 MESSAGE_EXPIRES_SECONDS: Final = 60
 """A doorbell that lay in its queue for longer is thrown away unanswered: the schedule has rung again since."""
+
+OVERDUE_SECONDS: Final = 15.0
+"""While workers drain they look at the stream all the time. After so long the flag is of a ring that never was: whoever
+put it up had no time to ring, and others put it up again as often as it expires."""
 
 LOOK_EVERY_SECONDS: Final = 30.0
 """Even with nothing to do a worker looks at the stream this often, so that one that cannot is found out in time."""
@@ -54,6 +59,7 @@ class Doorbell:
     def __init__(self, client: "redis.Redis", send: Callable[[str, str], None]) -> None:
         self._client: Any = client
         self._send = send
+        self._insisted_at = float("-inf")
 
     def ring(self, bell: Bell) -> bool:
         """Ring unless somebody has; raises redis.RedisError or kombu's OperationalError where Redis is away."""
@@ -63,10 +69,18 @@ class Doorbell:
         return True
 
     def ring_for_references(self) -> bool:
-        """Ring for a drain if the stream holds anything, or if nobody has looked at it for a while."""
+        """Ring for a drain if the stream holds anything, or if nobody has looked at it for a while.
+
+        If it holds something and nobody looks, whatever the flag says.
+        """
         looked_at = int(self._client.hget(PROGRESS, LIVE_QUEUE) or 0) / 1000
-        if int(self._client.xlen(STREAM)) == 0 and time.time() - looked_at < LOOK_EVERY_SECONDS:
+        # A look in the future is as old: a clock has jumped since.
+        age, holds = abs(time.time() - looked_at), int(self._client.xlen(STREAM)) > 0
+        if not holds and age < LOOK_EVERY_SECONDS:
             return False
+        if holds and age > OVERDUE_SECONDS and monotonic() - self._insisted_at >= BELL_EXPIRES_SECONDS:
+            self._insisted_at = monotonic()
+            self._client.delete(DRAIN_BELL.key)
         return self.ring(DRAIN_BELL)
 
     def answered(self, bell: Bell) -> None:

@@ -216,9 +216,10 @@ class Run:
         self._queues.put(r for r in (*announced, *leased) if r.crashes < WARY_CRASHES)
 
     def _follow(self, references: Sequence[InFlight]) -> None:
+        if not self._followers:
+            self._followed_at = monotonic()
         for reference in references:
             self._followers += self._in_flight.pop(reference.leadgen_id, [])
-        self._followed_at = monotonic()
 
     def _dispatch(self) -> None:
         """Start as many reads as may be in flight, one batch a Page in turn; the wary ones apart from all others."""

@@ -8,7 +8,14 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from tests.fakes.leads import a_reference
-from worker.doorbell import DRAIN_BELL, LOOK_EVERY_SECONDS, RESUME_BELL_OF, Bell, Doorbell
+from worker.doorbell import (
+    DRAIN_BELL,
+    LOOK_EVERY_SECONDS,
+    OVERDUE_SECONDS,
+    RESUME_BELL_OF,
+    Bell,
+    Doorbell,
+)
 from worker.inbox import (
     BELL,
     BELL_EXPIRES_SECONDS,
@@ -95,6 +102,27 @@ def test_a_stream_that_nobody_looks_at_is_rung_for(doorbell: Doorbell, client: f
     """An empty stream does not show whether any worker still hears its bells, so the schedule asks now and then."""
     long_ago = time.time_ns() // 1_000_000 - int(LOOK_EVERY_SECONDS * 1_000) - 1
     client.hset(PROGRESS, LIVE_QUEUE, str(long_ago))
+    assert doorbell.ring_for_references()
+
+
+def test_a_flag_whose_ring_never_was_silences_nobody_for_long(
+    doorbell: Doorbell, client: fakeredis.FakeRedis, sent: list[tuple[str, str]]
+) -> None:
+    """Where a full stream is not looked at the schedule rings whoever holds the flag, and once a flag's life."""
+    client.xadd(STREAM, a_reference("1").to_entry())
+    client.hset(PROGRESS, LIVE_QUEUE, str(int((time.time() - OVERDUE_SECONDS + 5) * 1000)))
+    client.set(BELL, "a receiver that had no time to ring", ex=BELL_EXPIRES_SECONDS)
+    assert not doorbell.ring_for_references()
+    client.hset(PROGRESS, LIVE_QUEUE, str(int((time.time() - OVERDUE_SECONDS - 5) * 1000)))
+    assert doorbell.ring_for_references()
+    client.set(BELL, "another one", ex=BELL_EXPIRES_SECONDS)
+    assert not doorbell.ring_for_references()
+    assert len(sent) == 1
+
+
+def test_a_look_in_the_future_is_none(doorbell: Doorbell, client: fakeredis.FakeRedis) -> None:
+    """A clock that was ahead and stepped back does not hold up the schedule's ring."""
+    client.hset(PROGRESS, LIVE_QUEUE, str(int((time.time() + 7_200) * 1000)))
     assert doorbell.ring_for_references()
 
 

@@ -257,6 +257,27 @@ def test_who_is_read_elsewhere_is_followed_until_it_is_there() -> None:
     assert bench.reader.read_ids() == ["2"]
 
 
+def test_who_is_read_elsewhere_is_looked_after_while_others_come_in() -> None:
+    """A stream that never rests holds up nobody whose other process gave up."""
+    bench = Bench(some(300), at_once=1)
+    bench.source.elsewhere["5"] = 1
+    take, settle, landed_at = bench.source.take, bench.store.settle, dict[str, float]()
+
+    async def trickle(room: int, *, busy: bool) -> tuple[InFlight, ...] | None:
+        await asyncio.sleep(0.1)
+        return await take(room, busy=busy)
+
+    async def noted(settled: Sequence[tuple[InFlight, Any]], now: Any) -> None:
+        await settle(settled, now)
+        landed_at.update((reference.leadgen_id, loop_time()) for reference, _ in settled)
+
+    bench.source.take = trickle  # type: ignore[method-assign]
+    bench.store.settle = noted  # type: ignore[method-assign]
+    bench.run()
+    assert landed_at["300"] - landed_at["6"] > 25
+    assert landed_at["5"] - landed_at["6"] < 2
+
+
 def test_what_is_asked_before_a_read_is_asked_at_once() -> None:
     """A lead that comes alone waits for the slowest of three answers before it is read, not for their sum."""
     bench = Bench(some(1))

@@ -1,5 +1,7 @@
 """What reaches Redis, when a worker is woken, and when a delivery is refused."""
 
+import threading
+
 import fakeredis
 import pytest
 import redis
@@ -25,6 +27,9 @@ from worker.inbox import (
     STREAM,
     LeadReference,
 )
+
+PATIENT = 60.0
+"""Seconds that no test takes."""
 
 
 class World:
@@ -257,23 +262,31 @@ def test_nothing_is_written_once_its_time_is_over(world: World, monkeypatch: pyt
     assert world.redis.exists(STREAM) == 0
 
 
-def test_a_late_delivery_leaves_the_bell_to_the_next(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its answer is due; the bell is rung by one that has the time, though the flag is up."""
+def test_a_late_delivery_is_answered_before_the_bell_is_rung(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its answer is due; but somebody has to ring, for where Redis is slow all of them are late."""
     connections = world.redis.connection_pool.connection_class
     answer = connections.read_response
+    may_ring, rung = threading.Event(), threading.Event()
 
     def slowly(*args: object, **options: object) -> object:
         world.now += BEGIN_SECONDS + 0.001
         return answer(*args, **options)
 
+    def ring() -> bool:
+        assert may_ring.wait(PATIENT)
+        rung.set()
+        return True
+
     world.publisher.check()
     with monkeypatch.context() as patch:
         patch.setattr(connections, "read_response", slowly)
+        patch.setattr(world, "ring", ring)
         world.publisher.publish(delivery("1"), world.now)
-    assert (world.rings, world.redis.xlen(STREAM)) == (0, 1)
-    world.publisher.publish(delivery("2"), world.now)
-    world.publisher.publish(delivery("3"), world.now)
-    assert world.rings == 1
+        assert world.redis.xlen(STREAM) == 1
+        may_ring.set()
+        assert rung.wait(PATIENT)
 
 
 def test_a_redis_that_refuses_connections_is_asked_by_each(world: World) -> None:
