@@ -3,7 +3,7 @@
 import asyncio
 import io
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -156,17 +156,36 @@ def test_nulls_of_a_row_read_in_full_are_filled(on_store: Any) -> None:
 
 
 def test_what_graph_does_not_tell_is_kept_beside_a_row_read_in_full(on_store: Any) -> None:
-    """Inbox and status of a file fill an empty `extra`; a form's name alone does not, for the form has it."""
+    """Inbox and status of a file go beside what is in `extra`; a form's name does not, for the form has it."""
 
     async def scenario(world: World) -> None:
         await world.settle(1, Stored(a_lead(1)))
         await world.settle(2, Stored(a_lead(2, vehicle="Trabant")))
+        await world.settle(3, Stored(a_lead(3, lead_status="from Graph")))
         header = "id\tform_name\tlead_status\n"
         importer = Importer(world.store, world.aside.append, lambda: LATER, page_id=PAGE)
-        export = ExportFile(io.BytesIO(f"{header}1\tForm\tcomplete\n2\tForm\tcomplete\n".encode()), UTC)
-        assert counts(await importer.run(export, lambda: None)) == (0, 1, 1, 0)
+        lines = "".join(f"{number}\tForm\tcomplete\n" for number in (1, 2, 3))
+        export = ExportFile(io.BytesIO(f"{header}{lines}".encode()), UTC)
+        assert counts(await importer.run(export, lambda: None)) == (0, 2, 1, 0)
         assert (await world.row(1))["extra"] == {"lead_status": "complete"}
-        assert (await world.row(2))["extra"] == {"vehicle": "Trabant"}
+        assert (await world.row(2))["extra"] == {"vehicle": "Trabant", "lead_status": "complete"}
+        assert (await world.row(3))["extra"] == {"lead_status": "from Graph"}
+
+    on_store(scenario)
+
+
+def test_what_a_file_told_outlives_a_full_reading(on_store: Any) -> None:
+    """Graph's values go beside the file's, and a later word in part takes nothing from them."""
+
+    async def scenario(world: World) -> None:
+        importer = Importer(world.store, world.aside.append, lambda: LATER, page_id=PAGE)
+        export = ExportFile(io.BytesIO(b"id\tform_name\tlead_status\n1\tForm\tcomplete\n"), UTC)
+        await importer.run(export, lambda: None)
+        await world.settle(1, Stored(a_lead(1, vehicle="Trabant")))
+        extra = {"form_name": "Form", "lead_status": "complete", "vehicle": "Trabant"}
+        assert (await world.row(1))["extra"] == extra
+        await world.settle(1, Stored(replace(a_lead(1, vehicle="?", wheels=4), in_part=True)))
+        assert (await world.row(1))["extra"] == {**extra, "wheels": 4}
 
     on_store(scenario)
 

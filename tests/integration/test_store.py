@@ -20,9 +20,11 @@ from psycopg_pool import AsyncConnectionPool
 from tests.fakes.leads import OTHER_PAGE, PAGE, a_lead, at, graph_lead, in_flight
 from tests.fakes.time import NOW
 from worker.batches import InFlight
+from worker.budget.policy import Limit
 from worker.errors import StoreUnavailable
 from worker.lead import Lead
 from worker.outcomes import DeadLetter, Outcome, Park, Retry, Snooze, Stored
+from worker.store.budget import BudgetStore
 from worker.store.leads import LeadStore, StoreSettings
 from worker.store.sql import LEASE_DUE
 
@@ -854,6 +856,20 @@ def test_a_newer_hold_replaces_an_older_one(on_store: Any, until: datetime) -> N
         before = min(59.0, (until - NOW).total_seconds() - 1)
         assert await world.lease(at(before)) == ()
         assert len(await world.lease(until)) == 2
+
+    on_store(scenario)
+
+
+@pytest.mark.parametrize(("minutes", "held_for"), [(0, 120), (1, 120), (3, 3_600)])
+def test_a_hold_by_the_limit_before_a_raise_is_short(on_store: Any, minutes: int, held_for: int) -> None:
+    """A limit that has just been worked out may not be the one that refused: it is asked again soon."""
+
+    async def scenario(world: World) -> None:
+        worked_out = NOW - timedelta(minutes=minutes)
+        await BudgetStore(world.pool).keep_limit(PAGE, Limit(4_560, 4_800, "our rows"), worked_out)
+        await world.settle((in_flight(1), held(at(3_600))))
+        assert await world.lease(at(held_for - 1)) == ()
+        assert len(await world.lease(at(held_for))) == 1
 
     on_store(scenario)
 

@@ -28,10 +28,12 @@ _FIELD_DATA: Final = f"(case when {_IN_FULL} then l.field_data else nullif(l.fie
 
 
 def _extra(new: LiteralString) -> LiteralString:
-    """A form's name is kept with the form: it alone is no reason to touch a row that was read in full."""
-    return (
-        f"(case when {_IN_FULL} then nullif({new}.extra - 'form_name', '{{}}'::jsonb) else {new}.extra end)"
-    )
+    """What is in either; where both have a value the row's stays.
+
+    A form's name is kept with the form: it alone is no reason to touch a row that was read in full.
+    """
+    told = f"case when {_IN_FULL} then nullif({new}.extra - 'form_name', '{{}}'::jsonb) else {new}.extra end"
+    return f"coalesce(({told}) || l.extra, {told}, l.extra)"
 
 
 def _gains(new: LiteralString) -> LiteralString:
@@ -39,7 +41,7 @@ def _gains(new: LiteralString) -> LiteralString:
     filled = " or ".join(f"(l.{column} is null and {new}.{column} is not null)" for column in TOLD_BY_FILES)
     return f"""(l.state <> 'erased' and (l.state <> 'stored' or {filled}
         or ({_FIELD_DATA} is null and nullif({new}.field_data, '[]'::jsonb) is not null)
-        or (l.extra is null and {_extra(new)} is not null)))"""
+        or {_extra(new)} is distinct from l.extra))"""
 
 
 WRITE: Final = f"""
@@ -60,7 +62,7 @@ on conflict (leadgen_id) do update set
     leases = case when l.state = 'stored' then l.leases else 0 end,
     {", ".join(f"{column} = coalesce(l.{column}, excluded.{column})" for column in TOLD_BY_FILES)},
     field_data = coalesce({_FIELD_DATA}, excluded.field_data, l.field_data),
-    extra = coalesce(l.extra, {_extra("excluded")}),
+    extra = {_extra("excluded")},
     is_test = l.is_test or excluded.is_test,
     in_part = l.state <> 'stored' or l.in_part,
     cleaned = l.cleaned or excluded.cleaned,

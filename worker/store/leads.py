@@ -30,6 +30,8 @@ Settled: TypeAlias = tuple[InFlight, Outcome]
 REFUSED_REASON: Final = "row_refused"
 DOUBTFUL_LEADS: Final = 3
 """So many leads of a Page that Graph did not show twice, with none stored since, make its check due."""
+LIMIT_IN_DOUBT: Final = timedelta(minutes=2)
+"""So long after a Page's limit was worked out, the one before it may be what refused."""
 MILLISECOND: Final = timedelta(milliseconds=1)
 
 
@@ -177,6 +179,7 @@ class LeadStore:
             "page_ids": page_ids,
             "untils": [holds[page_id].until for page_id in page_ids],
             "reasons": [holds[page_id].reason for page_id in page_ids],
+            "doubt": LIMIT_IN_DOUBT,
             "now": now,
         }
         await self._rows(sql.HOLD, held)

@@ -14,7 +14,16 @@ _JSON_COLUMNS: Final = ("field_data", "custom_disclaimer_responses", "extra")
 
 
 def _kept(column: str) -> str:
-    """New beats old, null beats nothing; where the old was read in full and the new only in part, old beats new."""
+    """New beats old, null beats nothing; where the old was read in full and the new only in part, old beats new.
+
+    In `extra` that goes for each of its values: an export's and a reading's are others.
+    """
+    if column == "extra":
+        return (
+            "extra = case when excluded.extra is null or l.extra is null then coalesce(excluded.extra, l.extra)"
+            " when l.state = 'stored' and not l.in_part and excluded.in_part then excluded.extra || l.extra"
+            " else l.extra || excluded.extra end"
+        )
     new = f"nullif(excluded.{column}, '[]'::jsonb)" if column == "field_data" else f"excluded.{column}"
     return (
         f"{column} = case when l.state = 'stored' and not l.in_part and excluded.in_part"
@@ -181,10 +190,16 @@ insert into pages as p (page_id, held_until, held_reason, updated_at)
 select page_id, until, reason, %(now)s
 from unnest(%(page_ids)s::text[], %(untils)s::timestamptz[], %(reasons)s::text[]) as held (page_id, until, reason)
 order by page_id
-on conflict (page_id) do update set held_until = excluded.held_until, held_reason = excluded.held_reason
+on conflict (page_id) do update set held_reason = excluded.held_reason,
+    held_until = case when excluded.held_reason = 'budget' and p.limit_at > %(now)s - %(doubt)s::interval
+        then least(excluded.held_until, %(now)s + %(doubt)s::interval) else excluded.held_until end
 where p.held_until is distinct from excluded.held_until
 """
-"""The budget refused these Pages: what waits for them is left alone until then."""
+"""The budget refused these Pages: what waits for them is left alone until then.
+
+Where the limit has just been worked out it may be the one before that refused, whose hold would outlast the raise: then
+it is asked again soon.
+"""
 
 GIVE_BACK: Final = """
 update leadgen set due_at = %(now)s, leases = greatest(leases - 1, 0)
