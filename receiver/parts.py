@@ -17,13 +17,14 @@ from worker.inbox import (
     BELL_EXPIRES_SECONDS,
     COUNTERS,
     RECONCILE_WANTED,
+    RECONCILE_WANTED_LAST,
     SET_ASIDE,
     SET_ASIDE_LIMIT,
     STREAM,
 )
 
 SCRIPT: Final = Path(__file__).with_name("take.lua")
-KEYS: Final = (STREAM, COUNTERS, BELL, RECONCILE_WANTED, SET_ASIDE)
+KEYS: Final = (STREAM, COUNTERS, BELL, RECONCILE_WANTED, SET_ASIDE, RECONCILE_WANTED_LAST)
 
 Word = str | bytes
 

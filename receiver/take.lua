@@ -4,8 +4,9 @@
 --   1 leadsync:references          stream   an entry a lead reference
 --   2 leadsync:deliveries          hash     counts of what was seen, by verdict
 --   3 leadsync:bell                string   a doorbell is out or somebody listens; expires
---   4 leadsync:reconcile_wanted    hash     page_id -> unix ms
+--   4 leadsync:reconcile_wanted    hash     page_id -> unix ms, of the first since it was taken up
 --   5 leadsync:set_aside           stream   bodies that could not be read
+--   6 leadsync:reconcile_wanted_last   hash   page_id -> unix ms, of the last
 -- ARGV
 --   1 a word that no other bell has    2 seconds until a bell expires    3 how many bodies are kept
 --   from 4 on parts, each of them: what it is, how many words follow, these words
@@ -28,7 +29,8 @@ while ARGV[place] do
     elseif what == 'count' then
         redis.call('HINCRBY', KEYS[2], ARGV[place + 2], ARGV[place + 3])
     elseif what == 'wanted' then
-        redis.call('HSET', KEYS[4], ARGV[place + 2], ARGV[place + 3])
+        redis.call('HSETNX', KEYS[4], ARGV[place + 2], ARGV[place + 3])
+        redis.call('HSET', KEYS[6], ARGV[place + 2], ARGV[place + 3])
     else
         redis.call('XADD', KEYS[5], 'MAXLEN', ARGV[3], '*', unpack(ARGV, place + 2, last))
     end

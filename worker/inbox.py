@@ -22,7 +22,10 @@ SET_ASIDE_LIMIT: Final = 1_000
 COUNTERS: Final = "leadsync:deliveries"
 """Redis hash of what the receiver has seen, by verdict."""
 RECONCILE_WANTED: Final = "leadsync:reconcile_wanted"
-"""Redis hash page_id -> unix ms: Pages whose webhook announced a change without its ids."""
+"""Redis hash page_id -> unix ms: Pages whose webhook announced a change without its ids, and when the first time since
+they were last compared with Meta's listing for it."""
+RECONCILE_WANTED_LAST: Final = "leadsync:reconcile_wanted_last"
+"""The same, and when the last time."""
 ERASED: Final = "leadsync:erased"
 """Redis hash leadgen_id -> page_id of what was erased by order: a database that is restored knows nothing of it."""
 BELL: Final = "leadsync:bell"

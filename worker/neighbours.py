@@ -6,8 +6,10 @@ asks nobody, so it never fails because a server is away.
 
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from typing import Any
 
 import redis.asyncio as aioredis
+from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 
 from worker.budget.granting import Granter, LimitSettings
@@ -40,7 +42,8 @@ def store_settings(settings: Settings) -> StoreSettings:
 def create_pool(settings: Settings, size: int, *, options: str = "") -> AsyncConnectionPool:
     """A pool, not yet open. A statement that hangs ends after a minute; a peer that vanished is noticed.
 
-    What is not one statement says where its transaction begins and ends.
+    What is not one statement says where its transaction begins and ends. Commits are on disk before they are answered,
+    whatever the server, the database or the role has set.
     """
     return AsyncConnectionPool(
         settings.database_url,
@@ -49,6 +52,7 @@ def create_pool(settings: Settings, size: int, *, options: str = "") -> AsyncCon
         open=False,
         timeout=5.0,
         reconnect_timeout=10.0,
+        configure=_commit_to_disk,
         kwargs={
             "autocommit": True,
             "connect_timeout": 5,
@@ -57,6 +61,13 @@ def create_pool(settings: Settings, size: int, *, options: str = "") -> AsyncCon
             "tcp_user_timeout": 20_000,
             "application_name": "leadsync",
         },
+    )
+
+
+async def _commit_to_disk(connection: AsyncConnection[Any]) -> None:
+    # Acknowledging follows upon a commit. Where commits wait for more than the disk, say a standby, it stays so.
+    await connection.execute(
+        "select set_config('synchronous_commit', 'local', false) where current_setting('synchronous_commit') = 'off'"
     )
 
 

@@ -289,11 +289,14 @@ class Runtime:
     async def reconcile(self) -> dict[str, int]:
         """Begin the comparisons of forms that are due, those first of which a webhook came without its ids."""
         # Their leads are as old as the announcement: by then the lag is over for them.
-        wanted = await self._stream.reconcile_wanted(time.time() - self._settings.reconcile_lag)
+        before = time.time() - self._settings.reconcile_lag
+        wanted = await self._stream.reconcile_wanted(before)
         counts = await self._reconciler.reconcile(tuple(wanted))
         # Pages that are parked, or whose forms are not known yet, stay wanted.
         taken_up = self._reconciler.taken_up
-        await self._stream.reconcile_begun({page: at for page, at in wanted.items() if page in taken_up})
+        await self._stream.reconcile_begun(
+            {page: wanted[page] for page in wanted if page in taken_up}, before
+        )
         return counts
 
     async def reconcile_deep(self) -> dict[str, int]:

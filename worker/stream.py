@@ -24,6 +24,7 @@ from worker.inbox import (
     GROUP,
     PROGRESS,
     RECONCILE_WANTED,
+    RECONCILE_WANTED_LAST,
     SET_ASIDE,
     SET_ASIDE_LIMIT,
     STREAM,
@@ -53,6 +54,23 @@ for _, consumer in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])) do
     end
 end
 return forgotten
+"""
+
+# KEYS: first and last announcements. ARGV: ms, then each Page and the first announcement that was seen of it. One that
+# came since then is the first of the next time: a Page that never rests is compared again and again, not never.
+_RECONCILE_BEGUN: Final = """
+for place = 2, #ARGV, 2 do
+    local page = ARGV[place]
+    if redis.call('HGET', KEYS[1], page) == ARGV[place + 1] then
+        local last = redis.call('HGET', KEYS[2], page)
+        if last and tonumber(last) > tonumber(ARGV[1]) then
+            redis.call('HSET', KEYS[1], page, last)
+        else
+            redis.call('HDEL', KEYS[1], page)
+            redis.call('HDEL', KEYS[2], page)
+        end
+    end
+end
 """
 
 # KEYS: a reservation each. ARGV: the consumer, ms that they last. The places of those that somebody has already.
@@ -372,12 +390,16 @@ class LeadStream:
         }
         return {page_id: at for page_id, at in wanted.items() if at < before * 1000}
 
-    async def reconcile_begun(self, wanted: Mapping[str, int]) -> None:
-        """Forget these, but for those that were announced once more meanwhile."""
+    async def reconcile_begun(self, wanted: Mapping[str, int], before: float) -> None:
+        """Forget these, but for those that were announced once more since `before` (unix seconds): their turn comes
+        again.
+        """
+        told = [str(word) for pair in wanted.items() for word in pair]
         async with self._redis():
-            for page_id, at in wanted.items():
-                if int(await self._client.hget(RECONCILE_WANTED, page_id) or 0) == at:
-                    await self._client.hdel(RECONCILE_WANTED, page_id)
+            script = self._client.register_script(_RECONCILE_BEGUN)
+            # A full Redis forgets none of them; they are compared once more.
+            with suppress(OutOfMemoryError):
+                await script(keys=[RECONCILE_WANTED, RECONCILE_WANTED_LAST], args=[int(before * 1000), *told])
 
     async def forget_consumers(self, idle_seconds: float) -> int:
         """Delete consumers that hold nothing and have not been heard of for so long."""

@@ -17,7 +17,16 @@ from redis.exceptions import ResponseError
 from tests.fakes.leads import a_reference, in_flight
 from worker.batches import InFlight
 from worker.errors import LedgerUnavailable
-from worker.inbox import BELL, COUNTERS, GROUP, RECONCILE_WANTED, SET_ASIDE, SET_ASIDE_LIMIT, STREAM
+from worker.inbox import (
+    BELL,
+    COUNTERS,
+    GROUP,
+    RECONCILE_WANTED,
+    RECONCILE_WANTED_LAST,
+    SET_ASIDE,
+    SET_ASIDE_LIMIT,
+    STREAM,
+)
 from worker.stream import RESERVED_PREFIX, LeadStream, consumer_name
 
 T = TypeVar("T")
@@ -540,6 +549,43 @@ def test_it_is_known_whether_leads_were_announced_lately(on_redis: Runner) -> No
         await world.client.delete(STREAM)
         await world.client.xadd(STREAM, {"leadgen_id": "1"}, id="1000000000000-0")
         assert not await worker.delivered_within(60)
+
+    on_redis(scenario)
+
+
+def test_a_page_that_never_rests_is_compared_again_and_again(on_redis: Runner) -> None:
+    """Announcements without ids every minute: it is taken up once they are as old as they must be, and then anew."""
+
+    async def scenario(world: World) -> None:
+        worker, lag, taken_up = world.worker("a"), 300, []
+        for second in range(0, 3_600, 30):
+            if second % 60 == 0:
+                await world.client.hsetnx(RECONCILE_WANTED, "7", second * 1_000)
+                await world.client.hset(RECONCILE_WANTED_LAST, "7", second * 1_000)
+            wanted = await worker.reconcile_wanted(second - lag)
+            if wanted:
+                taken_up.append(second)
+                await worker.reconcile_begun(wanted, second - lag)
+        assert len(taken_up) in range(10, 13)
+        await worker.reconcile_begun(await worker.reconcile_wanted(3_500), 3_500)
+        wanted = await worker.reconcile_wanted(3_541)
+        assert wanted == {"7": 3_540_000}
+        await worker.reconcile_begun(wanted, 3_541)
+        assert await world.client.exists(RECONCILE_WANTED, RECONCILE_WANTED_LAST) == 0
+
+    on_redis(scenario)
+
+
+def test_what_was_announced_meanwhile_stays_wanted(on_redis: Runner) -> None:
+    """Also where a receiver of the former version wrote it, which knows one moment only."""
+
+    async def scenario(world: World) -> None:
+        worker = world.worker("a")
+        await world.client.hset(RECONCILE_WANTED, mapping={"7": 1_000, "8": 1_000})
+        wanted = await worker.reconcile_wanted(100)
+        await world.client.hset(RECONCILE_WANTED, "8", 200_000)
+        await worker.reconcile_begun(wanted, 100)
+        assert await worker.reconcile_wanted(1_000) == {"8": 200_000}
 
     on_redis(scenario)
 

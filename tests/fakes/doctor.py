@@ -29,7 +29,7 @@ URL = "https://leads.example.com/webhook"
 NOW_MS = int(NOW.timestamp() * 1000)
 
 GIVEN = Given((), True, True, True, "v26.0", "", None, frozenset({"k1"}), True)
-POSTGRES = PostgresFacts(160_003, False, "0005", "0005", (), True, 2**30, 2**35, 80, 97)
+POSTGRES = PostgresFacts(160_003, False, "0005", "0005", (), True, 2**30, 2**35, 80, 97, True, True)
 ROWS = RowsFacts({"k1": (3, 1)}, 1, 0, None, NOW + timedelta(minutes=5))
 REDIS = RedisFacts("7.2.4", False, False, True, "always", "noeviction", 2**20, 2**29, True, True)
 STREAM = StreamFacts(

@@ -76,6 +76,8 @@ SERVERS: list[tuple[str, Any, str, str, str]] = [
     ("postgres", replace(POSTGRES, free=2**30), "postgres.space", "warn", "make room"),
     ("postgres", replace(POSTGRES, connections_left=0), "postgres.connections", "fail", "max_connections"),
     ("postgres", replace(POSTGRES, connections_left=9), "postgres.connections", "warn", "max_connections"),
+    ("postgres", replace(POSTGRES, fsync=False), "postgres.fsync", "fail", "alter system set fsync = on"),
+    ("postgres", replace(POSTGRES, whole_pages=False), "postgres.fsync", "fail", "full_page_writes = on"),
     ("redis", replace(REDIS, version="6.0.16"), "redis.reachable", "fail", "6.2 or newer"),
     ("redis", replace(REDIS, is_replica=True), "redis.reachable", "fail", "primary"),
     ("redis", replace(REDIS, is_loading=True), "redis.reachable", "fail", "wait"),

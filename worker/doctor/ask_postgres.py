@@ -27,6 +27,8 @@ async def ask_postgres(store: DoctorStore) -> PostgresFacts:
         free=_free(row["folder"], is_here=row["is_here"]),
         connections_left=row["left"],
         connections_most=row["most"],
+        fsync=row["fsync"],
+        whole_pages=row["whole_pages"],
     )
 
 

@@ -17,7 +17,7 @@ from worker.health import Facts
 @dataclass(frozen=True, slots=True)
 class PostgresFacts:
     """Of the database. `version` as Postgres counts, 140000 and up; `revision` None: no schema yet. `lacking`: tables
-    that the role may not read and write; `free`: bytes left where its data lie."""
+    that the role may not read and write; `free`: bytes left where its data lie. `whole_pages`: full_page_writes."""
 
     version: int
     is_read_only: bool
@@ -29,6 +29,8 @@ class PostgresFacts:
     free: int | Unknown
     connections_left: int
     connections_most: int
+    fsync: bool
+    whole_pages: bool
 
 
 @dataclass(frozen=True, slots=True)

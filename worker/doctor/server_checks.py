@@ -17,7 +17,9 @@ CONNECTIONS_WARN: Final = 10
 MEMORY_WARN, MEMORY_FAIL = 0.6, 0.8
 """At the latter the receiver answers 503 (REDIS_MEMORY_SHARE)."""
 
-POSTGRES: Final = tuple(f"postgres.{each}" for each in ("schema", "privileges", "space", "connections"))
+POSTGRES: Final = tuple(
+    f"postgres.{each}" for each in ("schema", "privileges", "space", "connections", "fsync")
+)
 REDIS: Final = tuple(f"redis.{each}" for each in ("persistence", "fsync", "writing", "eviction", "memory"))
 
 
@@ -32,6 +34,7 @@ def of_postgres(facts: PostgresFacts | Unknown, *, is_set: bool) -> Iterator[Fin
     yield _privileges(facts)
     yield _space(facts)
     yield _connections(facts)
+    yield _commits(facts)
 
 
 def of_redis(facts: RedisFacts | Unknown, *, is_set: bool) -> Iterator[Finding]:
@@ -124,6 +127,19 @@ def _connections(facts: PostgresFacts) -> Finding:
     if facts.connections_left <= 0:
         return fail(check, told, remedy)
     return warn(check, told, remedy) if facts.connections_left < CONNECTIONS_WARN else ok(check, told)
+
+
+def _commits(facts: PostgresFacts) -> Finding:
+    check = "postgres.fsync"
+    off = [
+        name for name, is_on in (("fsync", facts.fsync), ("full_page_writes", facts.whole_pages)) if not is_on
+    ]
+    if not off:
+        return ok(check, "what is committed is on disk")
+    told = f"{' and '.join(off)} is off: a crash of the machine may lose rows that are acknowledged, or all of them"
+    return fail(
+        check, told, f"psql: {'; '.join(f'`alter system set {name} = on`' for name in off)}, then reload"
+    )
 
 
 def _redis_version(facts: RedisFacts) -> Finding:

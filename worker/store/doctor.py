@@ -26,6 +26,7 @@ select current_setting('server_version_num')::integer as version,
     to_regclass('alembic_version') is not null as has_schema,
     has_schema_privilege(coalesce(current_schema(), 'public'), 'CREATE') as may_create,
     pg_database_size(current_database()) as size,
+    current_setting('fsync')::boolean as fsync, current_setting('full_page_writes')::boolean as whole_pages,
     case when pg_has_role('pg_read_all_settings', 'USAGE') then current_setting('data_directory') end as folder,
     inet_server_addr() is null or inet_server_addr() = inet_client_addr() as is_here,
     array(select c.relname::text from pg_class c join pg_namespace n on n.oid = c.relnamespace

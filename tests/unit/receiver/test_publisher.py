@@ -1,6 +1,7 @@
 """What reaches Redis, when a worker is woken, and when a delivery is refused."""
 
 import threading
+from dataclasses import replace
 
 import fakeredis
 import pytest
@@ -22,6 +23,7 @@ from worker.inbox import (
     BELL_EXPIRES_SECONDS,
     COUNTERS,
     RECONCILE_WANTED,
+    RECONCILE_WANTED_LAST,
     SET_ASIDE,
     SET_ASIDE_LIMIT,
     STREAM,
@@ -102,9 +104,11 @@ def test_what_is_unreadable_is_set_aside_raw(world: World) -> None:
 
 
 def test_pages_that_lack_values_are_marked(world: World) -> None:
-    """A Page whose leads come without ids is marked for reconciling, with when it was seen."""
+    """A Page whose leads come without ids is marked for reconciling, with when it was seen first and last."""
     world.publisher.publish(delivery(lacking=("8",)), world.now)
+    world.publisher.publish(replace(delivery(lacking=("8",)), received_at=150), world.now)
     assert world.redis.hgetall(RECONCILE_WANTED) == {b"8": b"99"}
+    assert world.redis.hgetall(RECONCILE_WANTED_LAST) == {b"8": b"150"}
 
 
 def test_the_bell_rings_once_until_it_is_lifted(world: World) -> None:
