@@ -98,6 +98,15 @@ def test_a_stream_that_nobody_looks_at_is_rung_for(doorbell: Doorbell, client: f
     assert doorbell.ring_for_references()
 
 
+def test_a_look_from_the_future_does_not_silence_the_bell(
+    doorbell: Doorbell, client: fakeredis.FakeRedis
+) -> None:
+    """It was noted before the clock was set back: nobody knows whether anybody has looked since."""
+    ahead = time.time_ns() // 1_000_000 + 7_200_000
+    client.hset(PROGRESS, LIVE_QUEUE, str(ahead))
+    assert doorbell.ring_for_references()
+
+
 def test_a_bell_without_redis_is_not_sent(sent: list[tuple[str, str]]) -> None:
     """Where the flag cannot be set no message goes out, and the ringer is told."""
     server = fakeredis.FakeServer()
