@@ -25,6 +25,8 @@ RECONCILE_WANTED: Final = "leadsync:reconcile_wanted"
 """Redis hash page_id -> unix ms: Pages whose webhook announced a change without its ids."""
 ERASED: Final = "leadsync:erased"
 """Redis hash leadgen_id -> page_id of what was erased by order: a database that is restored knows nothing of it."""
+CLOCK: Final = "leadsync:clock:"
+"""Redis string a machine, with an expiry: since when its wall clock and its steady one agree."""
 BELL: Final = "leadsync:bell"
 """Redis string with an expiry: a doorbell is out or a drain is listening, so nobody needs to ring."""
 BELL_EXPIRES_SECONDS: Final = 10

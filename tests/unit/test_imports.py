@@ -141,6 +141,8 @@ LAYERS: dict[str, set[str]] = {
     "worker.importing": PURE | {"worker.export_file", "worker.store.imports"},
     "worker.rejected": {"worker.destination", "worker.export_file"},
     "worker.conditions": PURE,
+    "worker.believed": set(),
+    "worker.clock_notes": {"worker.believed", "worker.errors", "worker.inbox"},
     "worker.forgetting": PURE | {"worker.conditions", "worker.json_text", "worker.store.erasures"},
     "worker.leftovers": {
         "worker.conditions",
@@ -214,6 +216,7 @@ DOORS: dict[str, set[str]] = {
         "worker.doorbell",
         "worker.watchdog",
         "worker.erased",
+        "worker.clock_notes",
         "worker.doctor.ask_redis",
         # Each makes its one client: of a process, of a command.
         "worker.runtime",
