@@ -36,6 +36,7 @@ class Notes(Protocol):
 
     async def noted(self, machine: str) -> Agreement | None: ...
     async def note(self, machine: str, agreement: Agreement) -> None: ...
+    async def keep(self, machine: str) -> None: ...
 
 
 def agreed(noted: Agreement | None, wall: float, steady: float) -> Agreement:
@@ -70,11 +71,12 @@ class BelievedClock:
         noted = await self._notes.noted(self._machine)
         wall, steady = self._clock(), self._steady()
         agreement = agreed(noted, wall.timestamp(), steady)
-        if noted is not None and agreement is not noted:
-            by = round(agreement.ahead - noted.ahead)
-            log.warning("clock_set", seconds=by)
-        # The same too, or it would expire.
-        await self._notes.note(self._machine, agreement)
+        if agreement is noted:
+            await self._notes.keep(self._machine)
+        else:
+            if noted is not None:
+                log.warning("clock_set", seconds=round(agreement.ahead - noted.ahead))
+            await self._notes.note(self._machine, agreement)
         if steady - agreement.since < AGREED_SECONDS:
             return None
         return min(wall, await self._postgres())

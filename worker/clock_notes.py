@@ -41,6 +41,11 @@ class ClockNotes:
             told = f"{agreement.ahead!r} {agreement.since!r}"
             await self._client.set(CLOCK + machine, told, ex=KEPT_SECONDS)
 
+    async def keep(self, machine: str) -> None:
+        """Keep what is noted for another day; a full Redis does this too."""
+        async with self._redis():
+            await self._client.expire(CLOCK + machine, KEPT_SECONDS)
+
     @asynccontextmanager
     async def _redis(self) -> AsyncIterator[None]:
         try:

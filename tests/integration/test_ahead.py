@@ -183,12 +183,3 @@ def test_looking_for_what_lies_ahead_reads_no_row_that_does_not(database: str) -
     assert found is not None
     plan = found[0][0]["Plan"]
     assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 1_000, plan
-
-
-def test_nobody_is_asked_for_a_moment_that_cannot_be(on_both: Both) -> None:
-    """The furthest moment that a setting allows is a moment still."""
-
-    async def scenario(world: World) -> None:
-        assert await AheadStore(world.pool, timedelta(days=3_660)).bring_back(NOW) == 0
-
-    on_both(scenario)
