@@ -54,8 +54,12 @@ ANSWER_SECONDS: Final = 0.5
 """With CONNECT_SECONDS less than PROMPT_SECONDS."""
 RING_SECONDS: Final = 0.15
 """A broker may hold up an answer that is safe already by this, thrice: for the bell, to connect, to take it."""
-DOORBELL_EXPIRES_SECONDS: Final = 60
-"""A doorbell that lay this long has been overtaken by the schedule."""
+DOORBELL_EXPIRES_SECONDS: Final = 3_600
+"""A doorbell that lay this long has been overtaken by the schedule.
+
+A moment of this machine's clock, judged by the worker's: one that is further ahead throws every doorbell away. While
+no worker listens the bell lets a message through in BELL_EXPIRES_SECONDS, so no more than 360 pile up in it.
+"""
 CONDITION_HOLDS_SECONDS: Final = 1.0
 """A look at Redis' condition serves for this long: one round trip a second, not one a delivery."""
 FLUSH_EVERY_SECONDS: Final = 5.0

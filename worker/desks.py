@@ -32,6 +32,7 @@ from worker.graph.client import GraphClient
 from worker.metrics import Meter
 from worker.neighbours import (
     create_checker,
+    create_forgetter,
     create_form_finder,
     create_granter,
     create_keys,
@@ -269,7 +270,7 @@ async def open_erasures(settings: Settings) -> AsyncIterator[ErasureDesk]:
     """Erased rows and the list in Redis, for a command that carries out an order and ends."""
     async with _servers(settings) as (pool, client):
         rows, listed = ErasureStore(pool), ErasedList(client)
-        yield ErasureDesk(rows, listed, Forgetter(rows, listed, now))
+        yield ErasureDesk(rows, listed, create_forgetter(rows, listed, client))
 
 
 @dataclass(frozen=True, slots=True)

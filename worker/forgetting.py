@@ -5,13 +5,23 @@
 
 It does the calls in the right order; it is handed rows, list and clock and imports no I/O. Invariants: rows come before
 the list, so what is interrupted anywhere is finished by the schedule or by the same order once more; memory holds ids
-and one batch, never all answers; ids of orders are in the rows and in the list, and who lacks some gets them.
+and one batch, never all answers; ids of orders are in the rows and in the list, and who lacks some gets them; by age
+nothing is erased but by a moment that can be believed (believed.py).
 """
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from itertools import islice
 from typing import Any, Final, Protocol
 
@@ -24,9 +34,9 @@ BATCH: Final = 1_000
 """Leads erased in one transaction, and ids compared at once."""
 SPAN: Final = 5_000
 """Rows looked through at once: some megabytes of answers, and far from the minute that a statement may take."""
-COMPARE_ALL_EVERY: Final = timedelta(hours=1)
+COMPARE_ALL_EVERY: Final = 3_600.0
 """Equal counts mean equal ids, unless both lost some; so often all of them are compared."""
-RETAIN_EVERY: Final = timedelta(hours=1)
+RETAIN_EVERY: Final = 3_600.0
 
 
 class Rows(Protocol):
@@ -114,14 +124,26 @@ class Forgotten:
 
 
 class Forgetter:
-    """Carries out orders. `clock` gives aware UTC."""
+    """Carries out orders. `clock` gives aware UTC, `believed` a moment to erase by that can be believed, if any does;
+    `steady` counts seconds whatever is done to clocks.
+    """
 
-    def __init__(self, rows: Rows, listed: Listed, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        rows: Rows,
+        listed: Listed,
+        clock: Callable[[], datetime],
+        *,
+        believed: Callable[[], Awaitable[datetime | None]],
+        steady: Callable[[], float],
+    ) -> None:
         self._rows = rows
         self._listed = listed
         self._clock = clock
-        self._compare_all_at: datetime | None = None
-        self._retain_at: datetime | None = None
+        self._believed = believed
+        self._steady = steady
+        self._compare_all_at: float | None = None
+        self._retain_at: float | None = None
         self._stopped_at: tuple[str, Overdue | None] | None = None
 
     async def find(self, conditions: Sequence[Condition], on_progress: Callable[[int], None]) -> Found:
@@ -175,16 +197,17 @@ class Forgetter:
     async def run(self, stop: Callable[[], bool]) -> dict[str, int]:
         """What the schedule asks for: rows and list in step again, and what was kept long enough erased."""
         counts = await self.keep_in_step(stop)
-        now = self._clock()
-        if self._retain_at is None or now >= self._retain_at:
-            counts["erased_by_retention"] = await self.retain(stop)
+        # Each time, so that a clock that is set is noticed whether or not anything is erased now.
+        by, now = await self._believed(), self._steady()
+        if by is not None and (self._retain_at is None or now >= self._retain_at):
+            counts["erased_by_retention"] = await self._retain(by, stop)
             if not stop():
                 self._retain_at = now + RETAIN_EVERY
         return counts
 
     async def keep_in_step(self, stop: Callable[[], bool] = lambda: False) -> dict[str, int]:
         """Erase what a restored database has back, and give the list what it lacks. Cheap where both count the same."""
-        now = self._clock()
+        now = self._steady()
         is_all_due = self._compare_all_at is None or now >= self._compare_all_at
         if not is_all_due and await self._rows.count_ordered() == await self._listed.count():
             return {"erased_again": 0, "listed_again": 0}
@@ -215,8 +238,16 @@ class Forgetter:
             after = list(pages)[-1]
         return again
 
-    async def retain(self, stop: Callable[[], bool] = lambda: False) -> int:
+    async def retain(self, stop: Callable[[], bool] = lambda: False) -> int | None:
         """Erase stored and dead leads that were kept as long as was set for their form or Page; how many.
+
+        None where no clock can be believed yet.
+        """
+        by = await self._believed()
+        return None if by is None else await self._retain(by, stop)
+
+    async def _retain(self, by: datetime, stop: Callable[[], bool]) -> int:
+        """As `retain`, of what is old enough by that moment.
 
         The next one goes on where this one was stopped, or what comes late would never be reached.
         """
@@ -225,7 +256,7 @@ class Forgetter:
             if begin is not None and page_id < begin[0]:
                 continue
             after = begin[1] if begin is not None and page_id == begin[0] else None
-            async for overdue, last in self._overdue(page_id, fewest, after):
+            async for overdue, last in self._overdue(page_id, fewest, after, by):
                 for batch in _batches(((one.leadgen_id, page_id) for one in overdue), BATCH):
                     erased += len(await self._erase(dict(batch), Order("retention")))
                 if stop():
@@ -235,17 +266,17 @@ class Forgetter:
         return erased
 
     async def _overdue(
-        self, page_id: str, fewest: int, after: Overdue | None
+        self, page_id: str, fewest: int, after: Overdue | None, by: datetime
     ) -> AsyncIterator[tuple[Sequence[Overdue], Overdue | None]]:
         """What is overdue of a Page, a part at a time, and the last of the rows that were looked at."""
-        now, last = self._clock(), after
+        last = after
         while True:
-            overdue, reached = await self._rows.overdue(page_id, fewest, last, now, SPAN)
+            overdue, reached = await self._rows.overdue(page_id, fewest, last, by, SPAN)
             if reached is None:
                 break
             last = reached
             yield overdue, last
-        while undated := await self._rows.overdue_undated(page_id, now, BATCH):
+        while undated := await self._rows.overdue_undated(page_id, by, BATCH):
             yield undated, last
 
 

@@ -28,6 +28,8 @@ RECONCILE_WANTED_LAST: Final = "leadsync:reconcile_wanted_last"
 """The same, and when the last time."""
 ERASED: Final = "leadsync:erased"
 """Redis hash leadgen_id -> page_id of what was erased by order: a database that is restored knows nothing of it."""
+CLOCK: Final = "leadsync:clock:"
+"""Redis string a machine, with an expiry: since when its wall clock and its steady one agree."""
 BELL: Final = "leadsync:bell"
 """Redis string with an expiry: a doorbell is out or a drain is listening, so nobody needs to ring."""
 BELL_EXPIRES_SECONDS: Final = 10

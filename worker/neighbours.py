@@ -12,12 +12,16 @@ import redis.asyncio as aioredis
 from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 
+from worker.believed import BelievedClock
 from worker.budget.granting import Granter, LimitSettings
 from worker.budget.ledger import Ledger
 from worker.budget.policy import Shares, Window
 from worker.calls import Calls
 from worker.checking import CheckSettings, PageChecker
 from worker.clock import now
+from worker.clock_notes import ClockNotes
+from worker.erased import ErasedList
+from worker.forgetting import Forgetter
 from worker.forms import FormAges, FormFinder
 from worker.graph.account import Caller
 from worker.graph.client import GraphClient, GraphSettings
@@ -27,6 +31,7 @@ from worker.sealing import Keys
 from worker.settings import Settings
 from worker.steady import machine, steady
 from worker.store.budget import BudgetStore
+from worker.store.erasures import ErasureStore
 from worker.store.forms import FormStore
 from worker.store.health import HealthStore
 from worker.store.leads import LeadStore, StoreSettings
@@ -87,6 +92,12 @@ def create_granter(ledger: Ledger, rows: BudgetStore, settings: Settings) -> Gra
         clock=now,
         steady=steady,
     )
+
+
+def create_forgetter(rows: ErasureStore, listed: ErasedList, client: "aioredis.Redis") -> Forgetter:
+    """Whoever forgets people, and erases by a clock that can be believed."""
+    believed = BelievedClock(ClockNotes(client), rows.clock, clock=now, steady=steady, machine=machine())
+    return Forgetter(rows, listed, now, believed=believed, steady=steady)
 
 
 def create_keys(settings: Settings) -> Keys:

@@ -7,7 +7,7 @@ runs that lack nothing, never past now less the lag; a form that is new here is 
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Protocol
 
 from worker.budget.policy import Shares, Window, cadence
@@ -21,6 +21,9 @@ CLOSED_EVERY: Final = timedelta(days=1)
 """How often a form is compared that is archived and gets no leads any more; the deep comparison sees it too."""
 BACKFILL_AGAIN: Final = timedelta(hours=6)
 """When a new form whose first reading failed is read again."""
+SKEW: Final = timedelta(hours=1)
+"""What lies further ahead of what can be was put there by a clock that was wrong; machines may be a little apart."""
+EVER: Final = datetime.max.replace(tzinfo=UTC)
 
 
 class Rows(Protocol):
@@ -31,11 +34,12 @@ class Rows(Protocol):
         now: datetime,
         *,
         due_by: datetime,
+        latest: datetime,
         active: timedelta,
         page_ids: Sequence[str] | None = None,
         most: int = 500,
     ) -> list[dict[str, Any]]: ...
-    async def deep_due(self, before: datetime, most: int = 200) -> list[dict[str, Any]]: ...
+    async def deep_due(self, before: datetime, latest: datetime, most: int = 200) -> list[dict[str, Any]]: ...
     async def live_leads(self, page_id: str, now: datetime) -> int: ...
     async def reconcile_at(
         self,
@@ -84,36 +88,52 @@ class Reconciler:
         `taken_up` then names the Pages of which some form was looked at.
         """
         now = self._clock()
-        due = await self._rows.forms_due(now, due_by=now, active=ACTIVE_WITHIN)
+        paces: dict[str, timedelta] = {}
+        latest = now + self._longest(self._settings.soonest) + SKEW
+        due = await self._rows.forms_due(now, due_by=now, latest=latest, active=ACTIVE_WITHIN)
+        due = [form for form in due if await self._is_due(form, now, paces)]
         if wanted_pages:
-            whenever = now + timedelta(days=366)
             due += await self._rows.forms_due(
-                now, due_by=whenever, active=ACTIVE_WITHIN, page_ids=wanted_pages
+                now, due_by=EVER, latest=EVER, active=ACTIVE_WITHIN, page_ids=wanted_pages
             )
         counts = {"reconciled": 0, "new_forms": 0}
-        paces: dict[str, timedelta] = {}
         self.taken_up = frozenset(row["page_id"] for row in due)
         for form in {row["form_id"]: row for row in due}.values():
-            if form["page_id"] not in paces:
-                paces[form["page_id"]] = await self._pace(form, now)
             if form["watermark"] is None:
                 counts["new_forms"] += await self._begin(form, now)
             else:
-                counts["reconciled"] += await self._compare(form, now, paces[form["page_id"]])
+                counts["reconciled"] += await self._compare(form, now, await self._pace(form, now, paces))
         return counts
+
+    async def _is_due(self, form: dict[str, Any], now: datetime, paces: dict[str, timedelta]) -> bool:
+        """Whether its turn has come, or is further ahead than its Page's budget ever puts it."""
+        if form["reconcile_at"] is None or form["reconcile_at"] <= now:
+            return True
+        longest = self._longest(await self._pace(form, now, paces))
+        return bool(form["reconcile_at"] > now + longest + SKEW)
+
+    @staticmethod
+    def _longest(pace: timedelta) -> timedelta:
+        return max(pace * QUIET_PARTS, CLOSED_EVERY, BACKFILL_AGAIN)
 
     async def reconcile_deep(self) -> dict[str, int]:
         """Begin the full comparisons that are due. Counts what was begun."""
         now = self._clock()
         begun = 0
-        for form in await self._rows.deep_due(now - self._settings.deep):
+        for form in await self._rows.deep_due(now - self._settings.deep, now + SKEW):
             plan = deep_plan(form, now=now, lag=self._settings.lag)
             if plan is not None:
                 begun += (await self._begin_run(plan, now))[1]
         return {"compared_in_full": begun}
 
-    async def _pace(self, form: dict[str, Any], now: datetime) -> timedelta:
-        """How often the Page's forms can be compared, by what its budget leaves."""
+    async def _pace(self, form: dict[str, Any], now: datetime, paces: dict[str, timedelta]) -> timedelta:
+        """How often the Page's forms can be compared, by what its budget leaves; worked out once in `paces`."""
+        page_id = form["page_id"]
+        if page_id not in paces:
+            paces[page_id] = await self._pace_of(form, now)
+        return paces[page_id]
+
+    async def _pace_of(self, form: dict[str, Any], now: datetime) -> timedelta:
         if not form["limit_calls"]:
             return self._settings.soonest
         return cadence(
@@ -141,8 +161,9 @@ class Reconciler:
 
     async def _compare(self, form: dict[str, Any], now: datetime, pace: timedelta) -> int:
         begun = 0
-        since = form["watermark"] - self._settings.overlap
-        if form["read_from"] is not None:
+        # Moments in the future were noted by a clock that was wrong; the end of this comparison mends them.
+        since = min(form["watermark"], now - self._settings.lag) - self._settings.overlap
+        if form["read_from"] is not None and form["read_from"] <= now:
             since = max(since, form["read_from"])
         plan = _plan(form, "reconcile", since, now, self._settings.lag)
         if plan is not None:

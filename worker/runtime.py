@@ -23,13 +23,12 @@ from typing import Any, Final, TypeVar
 import redis.asyncio as aioredis
 import structlog
 
-from worker.alerts import Alerts, AlertSettings
+from worker.alerts import LONGEST_PAUSE, Alerts, AlertSettings
 from worker.backfill import BackfillRun, WalkLimits
 from worker.budget.policy import Lane, Window
 from worker.clock import now
 from worker.erased import ErasedList
 from worker.errors import LeadSyncError
-from worker.forgetting import Forgetter
 from worker.giving_way import LIVE_SECONDS, Turns
 from worker.graph.client import GraphClient
 from worker.inbox import BACKFILL_QUEUE, LIVE_QUEUE, UPKEEP_QUEUE
@@ -37,6 +36,7 @@ from worker.limits import LimitKeeper
 from worker.metrics import RECOVERED, REFERENCES, SLICES, WEBHOOK_TO_ROW, Meter
 from worker.neighbours import (
     create_checker,
+    create_forgetter,
     create_form_finder,
     create_granter,
     create_ledger,
@@ -51,6 +51,7 @@ from worker.reconcile import Reconciler, ReconcileSettings
 from worker.settings import Settings, environment
 from worker.sources import DueSource, StreamSource
 from worker.steady import machine, steady
+from worker.store.ahead import AheadStore
 from worker.store.backfills import BackfillStore
 from worker.store.budget import BudgetStore
 from worker.store.erasures import ErasureStore
@@ -120,6 +121,12 @@ def reconcile_settings(settings: Settings) -> ReconcileSettings:
         read_new_forms=settings.backfill_new_forms,
         window=Window(settings.budget_window),
     )
+
+
+def longest_wait(settings: Settings) -> timedelta:
+    """What anything may wait by right: for a lease, a pause, calls of the window."""
+    pauses = (settings.transient_longest, settings.not_visible_longest, settings.lease_seconds)
+    return max(timedelta(seconds=max(settings.budget_window, *pauses)), LONGEST_PAUSE)
 
 
 class Runtime:
@@ -210,7 +217,8 @@ class Runtime:
             on_progress=self._family.note_progress,
             on_claimed=lambda entries: self._meter.count(RECOVERED, by=entries),
         )
-        self._forgetter = Forgetter(ErasureStore(pool), ErasedList(client), now)
+        self._forgetter = create_forgetter(ErasureStore(pool), ErasedList(client), client)
+        self._ahead = AheadStore(pool, longest_wait(settings))
         self._checker = create_checker(graph, budget, pool, tokens, settings, self._ring_healed)
         alerts = AlertSettings(
             settings.alert_url, settings.alert_secret, settings.alert_command, environment()
@@ -305,10 +313,11 @@ class Runtime:
 
     async def tidy(self) -> dict[str, int]:
         """Forget what is long over: consumers, reserved calls, what Meta said of scopes, runs that ended, changes of
-        health.
+        health; and make due what a wrong clock put far ahead.
         """
         await self._backfills.forget(now(), quick=QUICK_RUNS_KEPT, others=RUNS_KEPT)
         return {
+            "brought_back": await self._ahead.bring_back(now()),
             "consumers_forgotten": await self._stream.forget_consumers(FORGET_CONSUMERS_SECONDS),
             "blocks_forgotten": await self._budget_store.forget_blocks(
                 BLOCKS_KEPT_WINDOWS * self._settings.budget_window, machine=machine(), steady=steady()

@@ -1,7 +1,7 @@
 """The schedule: moments -> doorbells, by Celery's beat. It rings only while there is work and nobody has rung.
 
-It keeps no state on disk: every entry is an interval of seconds. Invariant: a Redis that is away ends no tick; the
-next one rings again.
+It keeps no state on disk: every entry is an interval of seconds. Invariants: a Redis that is away ends no tick; the
+next one rings again; a clock that is set back delays no entry by more than its interval.
 """
 
 from typing import Any
@@ -28,6 +28,22 @@ class DoorbellScheduler(Scheduler):
             self.app.conf.broker_url, socket_timeout=5, socket_connect_timeout=2, protocol=2
         )
         self._bell = Doorbell(self._client, lambda task, queue: send(self.app, task, queue))
+
+    def tick(self, *args: Any, **kwargs: Any) -> float:
+        """Ring for what is due; seconds until the next look."""
+        self._take_up_what_lies_ahead()
+        return float(super().tick(*args, **kwargs))
+
+    def _take_up_what_lies_ahead(self) -> None:
+        """Entries that last rang in the future, before the clock was set back, rang now.
+
+        Celery counts from there by the wall clock, and would ring for nothing until it has caught up.
+        """
+        ahead = [entry for entry in self.schedule.values() if entry.last_run_at > entry.default_now()]
+        for entry in ahead:
+            entry.last_run_at = entry.default_now()
+        if ahead:
+            self._heap = None  # its moments lie ahead too; it is made anew
 
     def apply_async(
         self, entry: ScheduleEntry, producer: Any = None, advance: bool = True, **kwargs: Any

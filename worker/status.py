@@ -19,6 +19,7 @@ from worker.desks import Lookout, open_lookout
 from worker.errors import LeadSyncError
 from worker.health import ASPECTS, OK, UNKNOWN
 from worker.inbox import QUEUES
+from worker.looks import is_ahead, is_silent
 from worker.settings import Settings
 from worker.store.statements import Row
 from worker.store.status import Bounds
@@ -203,7 +204,7 @@ def _stream(stream: Mapping[str, Any], now: float) -> Table:
     if stream["oldest_at"] is not None:
         table.add_row("the oldest of them", _age(stream["oldest_at"], now))
     for name in (*QUEUES, "schedule"):
-        table.add_row(f"{name} last looked", _age(stream["progress"].get(name), now))
+        table.add_row(f"{name} last looked", _look(stream["progress"].get(name), now))
     for verdict, seen in sorted(stream["deliveries"].items()):
         table.add_row(f"webhook: {verdict.replace('_', ' ')}", f"{seen:,}")
     if stream["reconcile_wanted"]:
@@ -216,9 +217,15 @@ def _stream(stream: Mapping[str, Any], now: float) -> Table:
     return table
 
 
-def _age(at_ms: int | None, now: float) -> str:
+def _look(at_ms: int | None, now: float) -> str:
     if at_ms is None:
         return "[red]never"
+    age = now - at_ms / 1000
+    told = f"{-age:,.0f} s ahead of this clock" if is_ahead(age) else f"{max(0.0, age):,.0f} s ago"
+    return f"[red]{told}" if is_silent(age, SILENT_SECONDS) else told
+
+
+def _age(at_ms: int, now: float) -> str:
     age = max(0.0, now - at_ms / 1000)
     return f"[red]{age:,.0f} s ago" if age > SILENT_SECONDS else f"{age:.0f} s ago"
 

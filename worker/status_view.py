@@ -16,6 +16,7 @@ from rich.text import Text
 from worker.flow import Flow
 from worker.foreign_text import clean
 from worker.inbox import QUEUES
+from worker.looks import is_ahead, is_silent
 from worker.status import SILENT_SECONDS, count
 
 LABEL_WIDTH: Final = 11
@@ -169,10 +170,10 @@ def _work(report: Mapping[str, Any]) -> Section:
     parts, is_wrong = [], False
     for name in (*QUEUES, "schedule"):
         looked = stream["progress"].get(name)
-        age = None if looked is None else max(0.0, at - looked / 1000)
-        silent = age is None or age > SILENT_SECONDS
+        age = None if looked is None else at - looked / 1000
+        silent = age is None or is_silent(age, SILENT_SECONDS)
         is_wrong |= silent
-        word = "never" if age is None else span(age)
+        word = "never" if age is None else f"{span(-age)} ahead" if is_ahead(age) else span(max(0.0, age))
         parts.append(Text(f"{name} ").append(word, "red" if silent else "green"))
     lines = [Text("   ").join(parts)]
     if stream["reconcile_wanted"]:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 import pytest
@@ -22,6 +22,8 @@ from tests.fakes.leads import FORM, OTHER_PAGE, PAGE, a_lead, in_flight
 from tests.fakes.time import NOW
 from tests.integration.test_backfills import a_plan, stored
 from worker.batches import InFlight
+from worker.believed import BelievedClock
+from worker.clock_notes import KEPT_SECONDS, ClockNotes
 from worker.conditions import Condition
 from worker.erased import BODIES, ErasedList
 from worker.errors import LedgerUnavailable
@@ -61,14 +63,43 @@ class World:
     pool: AsyncConnectionPool
     redis: aioredis.Redis
     now: list[Any] = field(default_factory=lambda: [LATER])
+    passed: float = 0.0
+    postgres_ahead: timedelta = timedelta(0)
 
     def __post_init__(self) -> None:
         self.rows = ErasureStore(self.pool)
         self.listed = ErasedList(self.redis)
-        self.forgetter = Forgetter(self.rows, self.listed, lambda: self.now[0])
+        self.forgetter = self.forgetter_by(self.by_now)
         self.leads = LeadStore(self.pool, StoreSettings(park_after_deaths=DEATHS))
         self.backfills = BackfillStore(self.pool)
         self.slices = SliceStore(self.pool, self.leads, lease_seconds=60)
+
+    def forgetter_by(self, believed: Callable[[], Awaitable[datetime | None]]) -> Forgetter:
+        return Forgetter(
+            self.rows, self.listed, lambda: self.now[0], believed=believed, steady=lambda: self.passed
+        )
+
+    async def by_now(self) -> datetime | None:
+        return self.now[0]  # type: ignore[no-any-return]
+
+    async def by_postgres(self) -> datetime:
+        return LATER + timedelta(seconds=self.passed) + self.postgres_ahead
+
+    def process(self, machine: str = "one") -> Forgetter:
+        """A process that has just begun, on a machine whose clock is `now`."""
+        clock = BelievedClock(
+            ClockNotes(self.redis),
+            self.by_postgres,
+            clock=lambda: self.now[0],
+            steady=lambda: self.passed,
+            machine=machine,
+        )
+        return self.forgetter_by(clock)
+
+    def pass_by(self, seconds: float) -> None:
+        """So much time passes for all clocks."""
+        self.now[0] += timedelta(seconds=seconds)
+        self.passed += seconds
 
     async def sql(self, statement: str, *parameters: object) -> list[dict[str, Any]]:
         async with self.pool.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
@@ -397,7 +428,7 @@ def test_equal_counts_are_trusted_for_an_hour_only(on_both: Any) -> None:
         await world.sql("delete from leadgen where leadgen_id = '1'")
         await world.redis.hdel(ERASED, "2")
         assert await world.forgetter.keep_in_step() == {"erased_again": 0, "listed_again": 0}
-        world.now[0] = LATER + timedelta(hours=1)
+        world.pass_by(3_600)
         assert await world.forgetter.keep_in_step() == {"erased_again": 1, "listed_again": 1}
 
     on_both(scenario)
@@ -443,7 +474,9 @@ def test_a_redis_that_is_away_holds_no_order_up(on_both: Any) -> None:
 
     async def scenario(world: World) -> None:
         await world.store(1)
-        away = Forgetter(world.rows, FarRedis(world.redis), lambda: LATER)
+        away = Forgetter(
+            world.rows, FarRedis(world.redis), lambda: LATER, believed=world.by_now, steady=lambda: 0.0
+        )
         done = await away.forget({"1": None}, BY_ID)
         assert (done.erased, done.is_listed) == (1, False)
         assert await world.forgetter.keep_in_step() == {"erased_again": 0, "listed_again": 1}
@@ -572,8 +605,84 @@ def test_the_schedule_keeps_in_step_and_retains(on_both: Any) -> None:
         assert counts == {"erased_again": 0, "listed_again": 1, "erased_by_retention": 1}
         await world.store(3, created_time=created(31))
         assert "erased_by_retention" not in await world.forgetter.run(lambda: False)
-        world.now[0] = LATER + timedelta(hours=1)
+        world.pass_by(3_600)
         assert (await world.forgetter.run(lambda: False))["erased_by_retention"] == 1
+
+    on_both(scenario)
+
+
+def test_a_clock_that_jumps_for_a_minute_erases_nothing_by_age(on_both: Any) -> None:
+    """What retention erases comes never back, so a clock that was just set is not believed, whoever asks."""
+
+    async def scenario(world: World) -> None:
+        await world.rows.set_retention("page", PAGE, 180, LATER)
+        await world.store(1, created_time=created(170))
+        await world.store(2, created_time=created(181))
+        process = world.process()
+        for _ in range(60):
+            assert "erased_by_retention" not in await process.run(lambda: False), (
+                "not yet watched for an hour"
+            )
+            world.pass_by(60)
+        assert await process.run(lambda: False) == {
+            "erased_again": 0, "listed_again": 0, "erased_by_retention": 1,
+        }  # fmt: skip
+        world.now[0] += 366 * DAY
+        world.postgres_ahead = 366 * DAY
+        world.passed += 7_200
+        for each in (process, world.process()):
+            assert "erased_by_retention" not in await each.run(lambda: False)
+            assert await each.retain() is None
+        world.now[0] -= 366 * DAY
+        world.postgres_ahead = timedelta(0)
+        await process.run(lambda: False)
+        assert (await world.states())["1"] == "stored"
+        world.pass_by(3_600)
+        await world.store(3, created_time=created(181))
+        assert (await process.run(lambda: False))["erased_by_retention"] == 1
+        assert await world.states() == {"1": "stored", "2": "erased", "3": "erased"}
+
+    on_both(scenario)
+
+
+@pytest.mark.parametrize(("machine_ahead", "postgres_ahead"), [(366, 0), (0, 366)])
+def test_the_smaller_of_two_clocks_is_erased_by(
+    on_both: Any, machine_ahead: int, postgres_ahead: int
+) -> None:
+    """A machine, or a Postgres, that has been wrong for long is as even as one that is right."""
+
+    async def scenario(world: World) -> None:
+        await world.rows.set_retention("page", PAGE, 180, LATER)
+        await world.store(1, created_time=created(170))
+        world.now[0] += machine_ahead * DAY
+        world.postgres_ahead = postgres_ahead * DAY
+        assert await world.process().retain() is None
+        world.pass_by(3_600)
+        assert await world.process().retain() == 0
+        assert await world.states() == {"1": "stored"}
+
+    on_both(scenario)
+
+
+def test_a_new_machine_and_an_emptied_redis_only_delay_erasing_by_age(on_both: Any) -> None:
+    """By an hour; what one process of a machine noted holds for all of it, and for no other machine."""
+
+    async def scenario(world: World) -> None:
+        await world.rows.set_retention("page", PAGE, 30, LATER)
+        assert await world.process().retain() is None
+        world.pass_by(3_600)
+        assert await world.process().retain() == 0
+        assert await world.process("two").retain() is None
+        await world.redis.flushdb()
+        assert await world.process().retain() is None
+        world.pass_by(3_600)
+        assert (await world.process().retain(), await world.process("two").retain()) == (0, None)
+        (key,) = await world.redis.keys("leadsync:clock:one")
+        await world.redis.expire(key, 5)
+        await world.process().retain()
+        assert KEPT_SECONDS - 60 < await world.redis.ttl(key) <= KEPT_SECONDS
+        await world.redis.set(key, "nonsense")
+        assert await world.process().retain() is None
 
     on_both(scenario)
 

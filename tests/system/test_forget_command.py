@@ -7,9 +7,12 @@ from typing import Any
 
 import psycopg
 import pytest
+import redis
 from click.testing import CliRunner, Result
 
+from worker.believed import AGREED_SECONDS
 from worker.cli import main
+from worker.inbox import CLOCK
 
 SECRET = "hunter2@example.org"
 PAGE = "153125381133"
@@ -89,7 +92,7 @@ def test_leftover_files_lose_whoever_is_erased(shell: Any, database: str) -> Non
     assert last == ({"files": 1},)
 
 
-def test_retention_is_set_listed_applied_and_unset(shell: Any, database: str) -> None:
+def test_retention_is_set_listed_applied_and_unset(shell: Any, database: str, redis_url: str) -> None:
     """By Page and by form; a form that nobody knows is refused."""
     assert "for ever" in shell("retention").output
     assert shell("retention", "set", "--page", PAGE, "--days", "30").exit_code == 0
@@ -100,6 +103,12 @@ def test_retention_is_set_listed_applied_and_unset(shell: Any, database: str) ->
         connection.execute(
             "update leadgen set created_time = now() - interval '31 days' where leadgen_id = '101'"
         )
+    unwatched = shell("retention", "apply")
+    assert (unwatched.exit_code, "nothing is erased by age yet" in unwatched.output) == (1, True)
+    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
+        (key,) = client.keys(f"{CLOCK}*")
+        ahead, since = map(float, str(client.get(key)).split())
+        client.set(key, f"{ahead!r} {since - AGREED_SECONDS!r}")
     assert shell("retention", "apply").output == "1 erased\n"
     assert states(database)["101"] == "erased"
     assert shell("retention", "unset", "--page", PAGE).exit_code == 0

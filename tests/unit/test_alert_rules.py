@@ -55,6 +55,19 @@ def _progress(who: str) -> Fault:
     return fault
 
 
+def _set_back(*, hours: float) -> Fault:
+    """Everybody stands still since a clock was set back by so much."""
+    return lambda at, minute: replace(
+        facts(at),
+        redis=redis_facts(
+            at,
+            progress=dict.fromkeys(
+                ("live", "backfill", "upkeep", "schedule"), at - 60.0 * minute + hours * 3_600
+            ),
+        ),
+    )
+
+
 def _deliveries(**growing: int) -> Fault:
     """So many more each minute; the others stand still."""
     return lambda at, minute: replace(
@@ -125,6 +138,9 @@ HISTORIES: dict[str, History] = {
     "the schedule dies": History(_progress("schedule"), 10, ("LeadsyncScheduleSilent",)),
     "the live workers die": History(_progress("live"), 12, ("LeadsyncWorkersSilent",)),
     "the upkeep workers die": History(_progress("upkeep"), 12, ("LeadsyncWorkersSilent",)),
+    "all stand still since the clock was set back": History(
+        _set_back(hours=2), 10, ("LeadsyncScheduleSilent", "LeadsyncWorkersSilent")
+    ),
     "references lie in the stream": History(
         lambda at, minute: replace(
             facts(at), redis=redis_facts(at, entries=50, oldest_at=at - 60.0 * minute)

@@ -217,6 +217,18 @@ def test_a_silent_schedule_is_not_told_as_silent_workers() -> None:
     assert "leadsync worker --queue upkeep" in remedy_of(found, "work.worker_upkeep")
 
 
+def test_a_look_from_the_future_is_no_fresh_one() -> None:
+    """It was noted by a clock that was set back since, and would hide a standstill for that long."""
+    ahead = NOW_MS + 7_200_000
+    found = of(stream=replace(STREAM, progress=STREAM.progress | {"upkeep": ahead}))
+    assert red(found) == {"work.worker_upkeep": "fail"}
+    found = of(stream=replace(STREAM, progress=dict.fromkeys(STREAM.progress, ahead)))
+    assert red(found) == {"work.schedule": "fail"}
+    (told,) = [each.evidence for each in found if each.check == "work.schedule"]
+    assert "2 h ahead of this clock" in told
+    assert red(of(stream=replace(STREAM, progress=dict.fromkeys(STREAM.progress, NOW_MS + 30_000)))) == {}
+
+
 def test_whoever_has_just_started_everything_is_told_to_look_again() -> None:
     """And not only sent to start it once more."""
     never, long_ago = {}, {"schedule": NOW_MS - 600_000}

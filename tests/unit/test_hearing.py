@@ -3,12 +3,15 @@
 import json
 import os
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from celery import Celery
 from kombu.asynchronous import Hub, get_event_loop, set_event_loop
 from kombu.message import Message
 
+from receiver.publisher import DOORBELL_EXPIRES_SECONDS
+from worker.doorbell import MESSAGE_EXPIRES_SECONDS
 from worker.hearing import HeardRequest
 
 
@@ -46,7 +49,7 @@ def ring() -> None:
     """A task."""
 
 
-def request(hub: Hub, channel: Channel) -> HeardRequest:
+def request(hub: Hub, channel: Channel, **headers: str) -> HeardRequest:
     app = Celery("test", set_as_current=False)
     task = app.task(name="ring")(ring)
     message = Message(
@@ -55,7 +58,7 @@ def request(hub: Hub, channel: Channel) -> HeardRequest:
         delivery_tag="1",
         content_type="application/json",
         content_encoding="utf-8",
-        headers={"id": "1", "task": "ring"},
+        headers={"id": "1", "task": "ring", **headers},
     )
 
     def soon(logger: object, errors: tuple[type[Exception], ...]) -> None:
@@ -99,3 +102,13 @@ def test_a_loop_that_is_being_closed_is_not_disturbed(hub: Hub) -> None:
     request(hub, Channel(ConnectionResetError("gone"))).acknowledge()
     turn(hub)
     hub.close()
+
+
+@pytest.mark.parametrize("expires", [DOORBELL_EXPIRES_SECONDS, MESSAGE_EXPIRES_SECONDS])
+def test_a_doorbell_of_a_machine_whose_clock_is_behind_is_heard(hub: Hub, expires: int) -> None:
+    """Celery's expiry is a moment of the sender's clock: a worker 50 minutes ahead threw every one away, unseen."""
+    for behind, is_heard in ((timedelta(minutes=50), True), (timedelta(hours=2), False)):
+        until = datetime.now(UTC) - behind + timedelta(seconds=expires)
+        rung = request(hub, Channel(), expires=until.isoformat())
+        rung.task.backend.mark_as_revoked = lambda *_, **__: None
+        assert bool(rung.maybe_expire()) is not is_heard

@@ -62,6 +62,7 @@ class FakeForms:
         now: datetime,
         *,
         due_by: datetime,
+        latest: datetime,
         active: timedelta,
         page_ids: Sequence[str] | None = None,
         most: int = 500,
@@ -69,11 +70,12 @@ class FakeForms:
         return [
             {**form, "is_active": form["last_lead"] > now - active}
             for form in self.forms
-            if form["reconcile_at"] <= due_by and (page_ids is None or form["page_id"] in page_ids)
+            if (form["reconcile_at"] <= due_by or form["reconcile_at"] > latest)
+            and (page_ids is None or form["page_id"] in page_ids)
         ]
 
-    async def deep_due(self, before: datetime, most: int = 200) -> list[dict[str, Any]]:
-        return [form for form in self.forms if form["deep_at"] < before]
+    async def deep_due(self, before: datetime, latest: datetime, most: int = 200) -> list[dict[str, Any]]:
+        return [form for form in self.forms if form["deep_at"] < before or form["deep_at"] > latest]
 
     async def live_leads(self, page_id: str, now: datetime) -> int:
         self.asked_of.append(page_id)
@@ -140,6 +142,32 @@ def test_a_small_budget_makes_turns_rarer(limit: int, forms: int) -> None:
     )
     assert expected > SETTINGS.soonest
     assert turn(limit_calls=limit, forms=forms) == expected
+
+
+def test_moments_in_the_future_hold_no_comparison_up() -> None:
+    """A clock that was ahead noted them: the form is compared up to now, and has its next turn soon."""
+    ahead = NOW + timedelta(days=366)
+    rows = FakeForms([a_form(watermark=ahead, read_from=ahead, reconcile_at=ahead, deep_at=ahead)])
+    assert reconcile(rows) == {"reconciled": 1, "new_forms": 0}
+    (plan,) = rows.plans
+    assert plan.since == int((NOW - SETTINGS.lag - SETTINGS.overlap).timestamp())
+    assert plan.until == int((NOW - SETTINGS.lag).timestamp())
+    assert rows.turns[FORM] == NOW + SETTINGS.soonest
+
+
+@pytest.mark.parametrize(
+    ("turn_in", "forms", "is_due"),
+    [(1.1, 1, False), (2, 1, True), (20, 2_000, False), (200, 2_000, True)],
+    ids=["an archived form's", "beyond any", "a poor Page's", "beyond even that"],
+)
+def test_a_turn_is_taken_for_a_wrong_clock_s_only_beyond_what_its_page_can_afford(
+    turn_in: float, forms: int, is_due: bool
+) -> None:
+    """Or a Page with many forms and few calls would be compared again and again."""
+    at = NOW + timedelta(days=turn_in) - timedelta(hours=2)
+    rows = FakeForms([a_form(limit_calls=480, forms=forms, reconcile_at=at)])
+    assert reconcile(rows) == {"reconciled": int(is_due), "new_forms": 0}
+    assert rows.turns.keys() == ({FORM} if is_due else set())
 
 
 def test_the_pace_is_worked_out_once_a_page() -> None:

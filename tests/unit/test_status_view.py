@@ -143,6 +143,21 @@ def test_who_does_not_look_at_its_work_is_told() -> None:
     assert "live 1 min   backfill never   upkeep never   schedule 0 s" in screen
 
 
+@pytest.mark.parametrize(("ahead", "told"), [(7_200, "2 h ahead"), (30, "0 s")])
+def test_a_look_from_the_future_is_no_fresh_one(ahead: int, told: str) -> None:
+    """A clock that was set back hides a standstill for that long; clocks of machines are a little apart."""
+    report = a_report()
+    looked = int(NOW.timestamp() * 1000)
+    report["stream"]["progress"] |= {"schedule": looked + ahead * 1_000}
+    screen = shown(report)
+    assert f"schedule {told}" in screen
+    assert ("look at work" in screen) is (ahead > 60)
+    out = io.StringIO()
+    Console(file=out, width=100).print(render(report, NOW.timestamp()))
+    plain = "7,200 s ahead of this clock" if ahead > 60 else "0 s ago"
+    assert plain in line_of(out.getvalue(), "schedule last looked")
+
+
 @pytest.mark.parametrize(("width", "height"), SIZES)
 def test_a_neighbour_that_is_away_is_told_in_its_place(width: int, height: int) -> None:
     """The other one's figures stay."""

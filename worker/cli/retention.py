@@ -80,14 +80,23 @@ def unset(page_id: str | None, form_id: str | None, data_dir: Path) -> None:
 @retention.command("apply")
 @data_dir_option
 def apply(data_dir: Path) -> None:
-    """Erase now what was kept long enough, rather than within the hour. It can be stopped and run again."""
+    """Erase now what was kept long enough, rather than within the hour. It can be stopped and run again.
+
+    Only where this machine's clock has run evenly for an hour, as far as leadsync has looked at it.
+    """
     from worker.desks import open_erasures
 
-    async def ask(settings: Settings) -> int:
+    async def ask(settings: Settings) -> int | None:
         async with open_erasures(settings) as oblivion:
             return await oblivion.forgetter.retain()
 
-    click.echo(f"{answer_of(ask(settings_for(data_dir, *SERVERS))):,} erased")
+    erased = answer_of(ask(settings_for(data_dir, *SERVERS)))
+    if erased is None:
+        raise LeadSyncError(
+            "nothing is erased by age yet: this machine's clock was set, or has been watched for less than an hour;"
+            " the schedule erases once it can be believed, or run this again then"
+        )
+    click.echo(f"{erased:,} erased")
 
 
 def _list(data_dir: Path, *, as_json: bool) -> None:

@@ -19,6 +19,7 @@ from worker import logs
 from worker.cli.command import SERVERS, answer_of, data_dir_option, settings_for
 from worker.errors import ConfigurationError, LeadSyncError
 from worker.inbox import BACKFILL_QUEUE, QUEUES
+from worker.looks import is_ahead
 from worker.settings import read_settings
 from worker.stream import last_look
 
@@ -189,9 +190,14 @@ def health(who: str, within: int, data_dir: Path) -> None:
     # Health checks are many, and find their server set.
     looked_at = last_look(read_settings().redis_url or settings_for(data_dir, "REDIS_URL").redis_url, who)
     age = None if looked_at is None else time.time() - looked_at
+    if age is not None and is_ahead(age):
+        raise LeadSyncError(
+            f"{who} looked at its work {-age:.0f} s ahead of this clock: some clock is, or was, wrong;"
+            " `leadsync doctor` says what to do"
+        )
     if age is None or age > within:
         raise LeadSyncError(
             f"{who} has not looked at its work {'yet' if age is None else f'for {age:.0f} s'};"
             " `leadsync doctor` says what is wrong"
         )
-    click.echo(f"{who} looked at its work {age:.0f} s ago")
+    click.echo(f"{who} looked at its work {max(0.0, age):.0f} s ago")

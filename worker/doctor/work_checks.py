@@ -22,6 +22,7 @@ from worker.doctor.findings import (
     warn,
 )
 from worker.inbox import QUEUES, SET_ASIDE
+from worker.looks import is_ahead
 
 SILENT_SECONDS: Final = 120.0
 """A worker looks at its work every 30 seconds even with nothing to do."""
@@ -127,6 +128,8 @@ def _silent(facts: StreamFacts, who: str, at_ms: float) -> str | None:
     if looked is None:
         return "has never looked at its work"
     age = (at_ms - looked) / 1000
+    if is_ahead(age):
+        return f"last looked at its work {span(-age)} ahead of this clock: some clock is, or was, wrong"
     return f"last looked at its work {ago(age)}" if age > SILENT_SECONDS else None
 
 

@@ -17,6 +17,9 @@ from worker.store.statements import Row, Statements
 LEASES: Final = 20
 """A slice whose readers died, or hung beyond their lease, so many times in a row is given up."""
 
+SKEW: Final = timedelta(hours=1)
+"""A watermark further ahead of now was put there by a clock that was wrong; machines may be a little apart."""
+
 OPEN: Final = """
 with begun as (
     insert into backfills (purpose, edge, object_id, page_id, asked_since, asked_until, since, until, expected_leads,
@@ -74,17 +77,28 @@ moved as (
     update forms f set
         watermark = case
             when u.failed > 0 or o.asked_until is not null or o.purpose = 'reconcile' and not sound.is_so
+                -- It was begun by a clock that was wrong.
+                or o.until > %(now)s::timestamptz + %(skew)s::interval
                 then f.watermark
             when o.purpose = 'backfill' and o.asked_since is null then coalesce(f.watermark, o.until)
+            -- So was what moved it last, and nobody knows from where.
+            when o.purpose <> 'backfill' and o.asked_since is null
+                and f.watermark > %(now)s::timestamptz + %(skew)s::interval then o.until
             when o.purpose <> 'backfill' and (o.asked_since is null or f.watermark >= o.since)
                 then greatest(f.watermark, o.until)
             else f.watermark end,
         reconcile_at = case when u.failed = 0 and f.watermark is null then %(now)s else f.reconcile_at end,
         read_from = case
+            when u.failed = 0 and o.purpose = 'reconcile' and f.read_from > %(now)s::timestamptz + %(skew)s::interval
+                then o.since
             when u.failed > 0 or o.purpose <> 'backfill' or f.read_from is null or o.asked_until is not null
                 then f.read_from
             when o.asked_since is not null then least(f.read_from, o.since) end,
-        deep_at = case when o.purpose = 'deep' and o.asked_since is null then %(now)s else f.deep_at end
+        deep_at = case when o.purpose = 'deep' and o.asked_since is null then %(now)s
+            -- What came while the watermark was wrong and nobody compared is found by a full comparison alone.
+            when u.failed = 0 and o.purpose = 'reconcile' and f.watermark > %(now)s::timestamptz + %(skew)s::interval
+                then null
+            else f.deep_at end
     from over o, summed u, sound
     where f.form_id in (select s.object_id from slices s where s.backfill_id = o.backfill_id and s.edge = 'form')
 ),
@@ -226,7 +240,7 @@ class BackfillStore:
             await self._rows(GIVE_UP, {"now": now, "most": LEASES})
         ids = None if backfill_ids is None else list(backfill_ids)
         ended: list[Row] = []
-        while closed := await self._rows(CLOSE, {"now": now, "ids": ids}):
+        while closed := await self._rows(CLOSE, {"now": now, "ids": ids, "skew": SKEW}):
             ended += closed
         return ended
 

@@ -189,6 +189,11 @@ order by l.leadgen_id limit %(most)s
 """
 """The same of those whose creation nobody told."""
 
+CLOCK: Final = """
+select clock_timestamp() as now
+"""
+"""What time it is there."""
+
 RETENTION: Final = """
 select 'page' as what, page_id as id, page_id, name, retention_days as days from pages where retention_days is not null
 union all
@@ -350,6 +355,11 @@ class ErasureStore:
         """The same of those whose creation is not known: by when they came."""
         asked = {"page_id": page_id, "now": now, "most": most}
         return [Overdue(**row) for row in await self._rows(OVERDUE_UNDATED, asked)]
+
+    async def clock(self) -> datetime:
+        """Postgres' own clock."""
+        now: datetime = (await self._rows(CLOCK, {}))[0]["now"]
+        return now
 
     async def retention(self) -> list[Row]:
         """`what` (page or form), `id`, `page_id`, `name` and `days` of all that was set."""

@@ -14,26 +14,31 @@ from worker.store.statements import Row, Statements
 
 FORMS_DUE: Final = """
 select f.form_id, f.page_id, f.status, f.created_time, f.found_at, f.watermark, f.read_from, f.deep_at,
+    f.reconcile_at,
     greatest(f.leads_count - f.expired_leads_count, 0) as leads, p.limit_calls,
     exists (select from leadgen l where l.page_id = f.page_id and l.form_id = f.form_id
         and l.created_time > %(now)s::timestamptz - %(active)s::interval) as is_active,
     (select count(*) from forms o where o.page_id = f.page_id and o.status = 'ACTIVE') as forms
 from forms f left join pages p using (page_id)
-where coalesce(f.reconcile_at <= %(due_by)s, true) and p.parked_at is null
+where coalesce(f.reconcile_at <= %(due_by)s or f.reconcile_at > %(latest)s, true) and p.parked_at is null
   and (%(page_ids)s::text[] is null or f.page_id = any(%(page_ids)s))
-order by f.reconcile_at nulls first, f.form_id limit %(most)s
+order by case when f.reconcile_at > %(latest)s then f.reconcile_at end desc nulls first, f.reconcile_at nulls first,
+    f.form_id
+limit %(most)s
 """
-"""Forms that are due to be compared with Meta's listing, and what their turn depends on."""
+"""Forms that are due to be compared with Meta's listing, and what their turn depends on; behind these, the furthest
+first, those whose turn is so far ahead that a wrong clock may have put it there."""
 
 DEEP_DUE: Final = """
 select f.form_id, f.page_id, f.created_time, f.read_from, greatest(f.leads_count - f.expired_leads_count, 0) as leads
 from forms f left join pages p using (page_id)
-where f.watermark is not null and coalesce(f.deep_at < %(before)s, f.found_at < %(before)s, true)
+where f.watermark is not null and coalesce(f.deep_at < %(before)s or f.deep_at > %(latest)s, f.found_at < %(before)s
+      or f.found_at > %(latest)s, true)
   and p.parked_at is null
   and not exists (select from backfills b where b.purpose = 'deep' and b.state = 'running' and b.object_id = f.form_id)
 order by f.deep_at nulls first, f.form_id limit %(most)s
 """
-"""Forms whose last full comparison is too old."""
+"""Forms whose last full comparison is too old, or lies in the future."""
 
 RECONCILE_AT: Final = """
 update forms set reconcile_at = %(at)s, watermark = coalesce(%(watermark)s, watermark),
@@ -78,23 +83,27 @@ class ReconciliationStore:
         now: datetime,
         *,
         due_by: datetime,
+        latest: datetime,
         active: timedelta,
         page_ids: Sequence[str] | None = None,
         most: int = 500,
     ) -> list[Row]:
-        """Forms whose turn to be reconciled comes by `due_by`; `is_active` where a lead came within `active`."""
+        """Forms whose turn to be reconciled comes by `due_by`, or after `latest`; `is_active` where a lead came within
+        `active`.
+        """
         asked = {
             "now": now,
             "due_by": due_by,
+            "latest": latest,
             "active": active,
             "page_ids": page_ids and list(page_ids),
             "most": most,
         }
         return await self._rows(FORMS_DUE, asked)
 
-    async def deep_due(self, before: datetime, most: int = 200) -> list[Row]:
-        """Forms that were last compared in full before a moment."""
-        return await self._rows(DEEP_DUE, {"before": before, "most": most})
+    async def deep_due(self, before: datetime, latest: datetime, most: int = 200) -> list[Row]:
+        """Forms that were last compared in full before a moment, or after `latest`."""
+        return await self._rows(DEEP_DUE, {"before": before, "latest": latest, "most": most})
 
     async def reconcile_at(
         self,
