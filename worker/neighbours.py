@@ -6,10 +6,8 @@ asks nobody, so it never fails because a server is away.
 
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import Any
 
 import redis.asyncio as aioredis
-from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 
 from worker.believed import BelievedClock
@@ -35,6 +33,7 @@ from worker.store.erasures import ErasureStore
 from worker.store.forms import FormStore
 from worker.store.health import HealthStore
 from worker.store.leads import LeadStore, StoreSettings
+from worker.store.statements import commit_to_disk
 from worker.store.tokens import TokenStore
 from worker.tokens import GivenTokens, StoredTokens
 
@@ -57,7 +56,7 @@ def create_pool(settings: Settings, size: int, *, options: str = "") -> AsyncCon
         open=False,
         timeout=5.0,
         reconnect_timeout=10.0,
-        configure=_commit_to_disk,
+        configure=commit_to_disk,
         kwargs={
             "autocommit": True,
             "connect_timeout": 5,
@@ -66,13 +65,6 @@ def create_pool(settings: Settings, size: int, *, options: str = "") -> AsyncCon
             "tcp_user_timeout": 20_000,
             "application_name": "leadsync",
         },
-    )
-
-
-async def _commit_to_disk(connection: AsyncConnection[Any]) -> None:
-    # Acknowledging follows upon a commit. Where commits wait for more than the disk, say a standby, it stays so.
-    await connection.execute(
-        "select set_config('synchronous_commit', 'local', false) where current_setting('synchronous_commit') = 'off'"
     )
 
 

@@ -162,6 +162,28 @@ def test_a_comparison_that_a_wrong_clock_began_moves_no_watermark(on_both: Both)
     on_both(scenario)
 
 
+@pytest.mark.parametrize("purpose", ["reconcile", "deep", "backfill"])
+def test_a_run_that_a_clock_a_little_ahead_began_is_believed_up_to_its_end(
+    on_both: Both, purpose: str
+) -> None:
+    """What comes between its end and the end of its span is for the next one, however short the overlap is."""
+
+    async def scenario(world: World) -> None:
+        await world.backfills.know_pages([PAGE], NOW)
+        before = None if purpose == "backfill" else NOW - MINUTE
+        await world.sql(
+            "insert into forms (form_id, page_id, watermark) values (%s, %s, %s)", FORM, PAGE, before
+        )
+        since, until = (NOW - 2 * MINUTE).timestamp(), (NOW + 3 * MINUTE).timestamp()
+        await world.backfills.open(a_plan(purpose, since=since, until=until), NOW)
+        for one in await world.slices.lease(50, 50, NOW, walked={}):
+            await world.slices.finish(one, NOW)
+        await world.backfills.close(NOW)
+        assert await world.sql("select watermark from forms") == [{"watermark": NOW}]
+
+    on_both(scenario)
+
+
 def test_looking_for_what_lies_ahead_reads_no_row_that_does_not(database: str) -> None:
     """However many rows wait, of each Page it is an end of the index."""
     rows = """

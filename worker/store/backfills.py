@@ -80,12 +80,13 @@ moved as (
                 -- It was begun by a clock that was wrong.
                 or o.until > %(now)s::timestamptz + %(skew)s::interval
                 then f.watermark
-            when o.purpose = 'backfill' and o.asked_since is null then coalesce(f.watermark, o.until)
+            when o.purpose = 'backfill' and o.asked_since is null then coalesce(f.watermark, least(o.until, %(now)s))
             -- So was what moved it last, and nobody knows from where.
             when o.purpose <> 'backfill' and o.asked_since is null
                 and f.watermark > %(now)s::timestamptz + %(skew)s::interval then o.until
             when o.purpose <> 'backfill' and (o.asked_since is null or f.watermark >= o.since)
-                then greatest(f.watermark, o.until)
+                -- Begun by a clock that was a little ahead, it has not read what came since.
+                then greatest(f.watermark, least(o.until, %(now)s))
             else f.watermark end,
         reconcile_at = case when u.failed = 0 and f.watermark is null then %(now)s else f.reconcile_at end,
         read_from = case

@@ -24,6 +24,17 @@ _SCHEMA_LACKS: Final = ("42P01", "42703", "42883")
 """No such table, column, function: nobody has migrated yet, or an older leadsync did."""
 
 
+async def commit_to_disk(connection: psycopg.AsyncConnection[Any]) -> None:
+    """Let the commits of a connection wait for the disk, whatever the server, the database or the role has set.
+
+    Acknowledging follows upon a commit. Where commits wait for more than the disk, say a standby, it stays so.
+    https://www.postgresql.org/docs/current/runtime-config-wal.html#GUC-SYNCHRONOUS-COMMIT
+    """
+    await connection.execute(
+        "select set_config('synchronous_commit', 'local', false) where current_setting('synchronous_commit') = 'off'"
+    )
+
+
 class RowsRefused(Exception):
     """Postgres refuses the content of some row of the statement."""
 
