@@ -23,11 +23,17 @@ reference. No message ever carries a token, an answer or Meta's own error text, 
 
 from datetime import datetime, timedelta
 
+from worker.graph.usage import Usage
+
 
 class LeadSyncError(Exception):
-    """Anything that leadsync raises on purpose. `reason` is a fixed word for rows, logs and metrics."""
+    """Anything that leadsync raises on purpose. `reason` is a fixed word for rows, logs and metrics.
+
+    `usages`: what Meta said of usage beside the answer that this error is; None where no answer of Graph's came.
+    """
 
     reason = "error"
+    usages: tuple[Usage, ...] | None = None
 
 
 class Transient(LeadSyncError):

@@ -32,6 +32,7 @@ from worker.errors import (
     TooMuchAsked,
 )
 from worker.giving_way import Turns
+from worker.granted import Ear, answer_of
 from worker.graph.usage import Usage
 from worker.graph.wire import FULL_FIELDS, REDUCED_FIELDS, ResultPage
 from worker.inbox import is_id
@@ -155,6 +156,39 @@ class _Walk:
         self.times.clear()
 
 
+class AdsEar:
+    """Tells of an ad's listing, which Meta meters by its ad account: the Page's other calls do not wait with it."""
+
+    def __init__(self, budget: Ear) -> None:
+        self._budget = budget
+
+    async def heard(
+        self, page_id: str, grant: Grant, usages: tuple[Usage, ...], *, also: tuple[str, ...] = ()
+    ) -> None:
+        """Meta's word on the ad account counts for the ad."""
+        of_ad = [usage for usage in usages if usage.scope == "ad_account"]
+        others = tuple(usage for usage in usages if usage not in of_ad)
+        await self._budget.heard(page_id, grant, others, also=also)
+        if any(usage.percent >= 100 or usage.regain_minutes > 0 for usage in of_ad):
+            minutes = max(usage.regain_minutes for usage in of_ad)
+            regain = timedelta(minutes=minutes) if minutes > 0 else None
+            await self._budget.throttled(page_id, "ad", (), regain, also=also)
+
+    async def throttled(
+        self,
+        page_id: str,
+        scope: str,
+        usages: tuple[Usage, ...],
+        regain: timedelta | None,
+        *,
+        also: tuple[str, ...] = (),
+    ) -> datetime:
+        """A throttled ad account closes the ad."""
+        return await self._budget.throttled(
+            page_id, "ad" if scope == "ad_account" else scope, usages, regain, also=also
+        )
+
+
 class SliceWalker(Generic[L]):
     """Walks. What it learns of Pages and forms (refused fields, smaller result pages) it keeps for a while."""
 
@@ -206,10 +240,8 @@ class SliceWalker(Generic[L]):
                 raise
             except Throttled as error:
                 walk.untold_calls += 1
-                # Meta meters an ad's listing by its ad account. The Page's other calls do not wait with it.
                 scope = "ad" if leased.edge == "ad" and error.scope == "ad_account" else error.scope
-                until = await self._throttled(leased, scope, error)
-                return await self._refused(leased, walk, until, f"{error.reason}_{scope}")
+                return await self._refused(leased, walk, error.until, f"{error.reason}_{scope}")
             except LeadSyncError as error:
                 walk.untold_calls += sent and not isinstance(error, GrantLapsed)
                 if sent and isinstance(error, TokenRefused) and walk.renewals < RENEWALS:
@@ -219,7 +251,6 @@ class SliceWalker(Generic[L]):
                 if not await self._goes_on(leased, walk, error):
                     return await self._failed(leased, walk, error)
                 continue
-            await self._heard(leased, grant, page.usages)
             ended = await self._take(leased, walk, page)
             if ended:
                 return ended
@@ -229,9 +260,13 @@ class SliceWalker(Generic[L]):
     async def _ask(self, leased: L, walk: _Walk, token: str, grant: Grant) -> ResultPage:
         walk.fields = REDUCED_FIELDS if walk.is_reduced else self._fields(leased.page_id)
         walk.limit = self._limits.of(leased.object_id)
-        page = await self._graph.list_leads(
-            leased.object_id, leased.span.since, leased.span.until, walk.fields, token, grant, limit=walk.limit,
-            after=walk.after,
+        page = await answer_of(
+            self._graph.list_leads(
+                leased.object_id, leased.span.since, leased.span.until, walk.fields, token, grant,
+                limit=walk.limit, after=walk.after,
+            ),
+            AdsEar(self._budget) if leased.edge == "ad" else self._budget, leased.page_id, grant,
+            also=_scopes(leased),
         )  # fmt: skip
         if page.after is not None and page.after in walk.cursors:
             raise GraphUnavailable("Graph's cursor leads back to where the listing has been")
@@ -366,25 +401,6 @@ class SliceWalker(Generic[L]):
         await self._store.put_off(
             leased, until, reason, attempts=counted, failed_for=failed_for, calls=walk.untold_calls
         )
-
-    async def _throttled(self, leased: L, scope: str, error: Throttled) -> datetime:
-        try:
-            return await self._budget.throttled(leased.page_id, scope, (), error.regain, also=_scopes(leased))
-        except LedgerUnavailable:
-            log.warning("throttle_not_noted", page_id=leased.page_id, scope=scope)
-            return error.until
-
-    async def _heard(self, leased: L, grant: Grant, usages: tuple[Usage, ...]) -> None:
-        of_ad = [usage for usage in usages if leased.edge == "ad" and usage.scope == "ad_account"]
-        others = tuple(usage for usage in usages if usage not in of_ad)
-        try:
-            await self._budget.heard(leased.page_id, grant, others, also=_scopes(leased))
-            if any(usage.percent >= 100 or usage.regain_minutes > 0 for usage in of_ad):
-                minutes = max(usage.regain_minutes for usage in of_ad)
-                regain = timedelta(minutes=minutes) if minutes > 0 else None
-                await self._budget.throttled(leased.page_id, "ad", (), regain, also=_scopes(leased))
-        except LedgerUnavailable:
-            log.warning("usage_not_noted", page_id=leased.page_id)
 
     def _fields(self, page_id: str) -> Sequence[str]:
         until = self._reduced_until.get(page_id)

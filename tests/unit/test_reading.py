@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from tests.fakes.graph import FakeBudget, FakeGraph, FakeTokens
+from tests.fakes.graph import FakeBudget, FakeGraph, FakeTokens, answered
 from tests.fakes.leads import OTHER_PAGE, PAGE, at, graph_lead, in_flight
 from tests.fakes.time import NOW, FrozenClock
 from worker.asks import ById
@@ -147,11 +147,11 @@ def test_an_error_of_the_whole_request_is_everybody_s(
 
 
 def test_a_page_without_a_token_is_parked_unasked() -> None:
-    """No call is made without a token."""
+    """No call is made without a token, and none granted: of a scope on trial that would be the trial."""
     bench = Bench()
     reference = in_flight(1, OTHER_PAGE)
     assert bench.read(reference, page_id=OTHER_PAGE) == {"1": Park("token_refused")}
-    assert bench.graph.asked == []
+    assert (bench.graph.asked, bench.budget.asked) == ([], [])
 
 
 def test_one_bad_item_harms_no_other() -> None:
@@ -499,3 +499,24 @@ def test_tokens_that_are_refused_one_after_the_other_come_to_an_end() -> None:
     bench = Bench(says=deque([REFUSED] * 50), others=[f"token {n}" for n in range(50)])
     assert bench.kinds(*some(2)) == [Park, Park]
     assert len(bench.graph.asked) == 1 + UNANSWERED_AGAIN
+
+
+@pytest.mark.parametrize(
+    "error", [PermissionRefused("t"), RequestRefused("t"), NotVisibleYet("t"), TooMuchAsked("t")]
+)
+def test_an_answer_that_is_an_error_is_heard_before_anything_is_asked_again(error: LeadSyncError) -> None:
+    """A scope on trial grants nothing until its answer is told, and any answer but a throttle tells it."""
+    usage = Usage(PAGE, "leadgen", 7, 1, 1, 0)
+    bench = Bench(says=deque([answered(error, usage)]))
+    bench.read(in_flight(1))
+    assert bench.budget.usages[0] == (PAGE, (usage,))
+    assert len(bench.budget.usages) == len(bench.budget.asked)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_throttle_of_the_whole_request_hands_its_usage_on(count: int) -> None:
+    """By it the budget knows which ad account is meant."""
+    usage = Usage("777", "ads_management", 100, 1, 1, 20)
+    bench = Bench(says=deque([answered(Throttled("told", until=at(9), scope="ad_account"), usage)]))
+    bench.read(*some(count))
+    assert bench.budget.closed_with == [(usage,)]

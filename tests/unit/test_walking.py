@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.fakes.backfills import DAY, SECOND, Asked, ASlice, FakeRows, SpanGraph, after_now, spread
-from tests.fakes.graph import FakeBudget, FakeTokens
+from tests.fakes.graph import FakeBudget, FakeTokens, answered
 from tests.fakes.leads import FORM, OTHER_PAGE, PAGE
 from tests.fakes.time import NOW, FrozenClock
 from worker.asks import RESULT_PAGE_LIMIT
@@ -627,3 +627,21 @@ def test_tokens_that_are_refused_one_after_the_other_come_to_an_end() -> None:
     )
     assert bench.walk() == "parked"
     assert len(bench.graph.asked) == 1 + RENEWALS
+
+
+@pytest.mark.parametrize("scope", ["page", "ad_account"])
+def test_a_throttled_listing_hands_its_usage_on(scope: str) -> None:
+    """By it the budget knows which ad account is meant."""
+    usage = Usage("777", "ads_management", 100, 1, 1, 20)
+    bench = Bench(some(3)).faults(answered(Throttled("told", until=NOW, scope=scope), usage))
+    bench.walk()
+    assert bench.budget.closed_with == [(usage,)]
+
+
+@pytest.mark.parametrize("error", [PermissionRefused("t"), NotVisibleYet("t"), TooMuchAsked("t")])
+def test_a_listing_that_is_refused_is_heard_before_the_next_is_asked_for(error: LeadSyncError) -> None:
+    """A scope on trial grants nothing until its answer is told, and any answer but a throttle tells it."""
+    bench = Bench(some(3)).faults(answered(error))
+    bench.walk()
+    assert bench.budget.usages[0] == (PAGE, ())
+    assert len(bench.budget.usages) == len(bench.budget.asked)
