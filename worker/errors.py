@@ -9,6 +9,7 @@
         GrantLapsed             the call was not sent          -> ask for another grant, at once, a few times
       Throttled(until)          we asked too much                -> Snooze (counts nothing) and tell the budget
       TooMuchAsked              "reduce the amount of data"      -> halve the ask, at once
+        AnswerTooLarge          more bytes than we read at once -> the same; of one lead alone soon a DeadLetter
       NotVisibleYet             100/33 soon after the ping       -> Retry for a bounded time, then DeadLetter
       Blocked                   token or permission refused      -> Park the Page, alarm once
         TokenRefused  PermissionRefused  ProofRefused
@@ -89,6 +90,12 @@ class TooMuchAsked(LeadSyncError):
     """Graph wants to be asked for less data at once."""
 
     reason = "too_much_asked"
+
+
+class AnswerTooLarge(TooMuchAsked):
+    """The answer is larger than any that is read: of several leads because of their number, perhaps."""
+
+    reason = "answer_too_large"
 
 
 class NotVisibleYet(LeadSyncError):

@@ -17,6 +17,7 @@ from worker.asks import USUAL_RATE, ByListing
 from worker.batches import InFlight
 from worker.budget.policy import Answer, Budget, Grant, Lane, Refusal
 from worker.errors import (
+    AnswerTooLarge,
     GrantLapsed,
     LeadSyncError,
     LedgerUnavailable,
@@ -158,10 +159,12 @@ class ListingReader:
                 if await self._tokens.has_another(page_id, token):
                     continue
                 return self._verdicts.failed(left, error)
-            except TooMuchAsked:
+            except TooMuchAsked as error:
                 found.calls += 1
                 if limit == 1:
-                    break
+                    if isinstance(error, AnswerTooLarge):
+                        self._limits.was_one_lead(ask.form_id)
+                    break  # which lead it is, reading by id tells
                 self._limits.was_too_much(ask.form_id, limit)
                 continue
             except (NotVisibleYet, PermissionRefused, RequestRefused):

@@ -7,7 +7,7 @@ every reference that goes in comes out with exactly one outcome, whatever Graph 
 
 import random
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Final, Protocol
 
@@ -17,6 +17,7 @@ from worker.asks import Ask, ByListing, plan
 from worker.batches import InFlight, halves
 from worker.budget.policy import Budget, Grant, Lane, Refusal
 from worker.errors import (
+    AnswerTooLarge,
     GrantLapsed,
     ItemUnanswered,
     LeadSyncError,
@@ -41,6 +42,7 @@ REDUCED_FOR: Final = timedelta(hours=1)
 REFUSALS_TO_REDUCE: Final = 3
 """So many batches in a row refused whole: it is the Page, not one lead of another ad account."""
 AD_FIELDS_REFUSED: Final = "ad_fields_refused"
+TOO_MUCH: Final = (TooMuchAsked.reason, AnswerTooLarge.reason)
 UNANSWERED_AGAIN: Final = 2
 """How often an item that Graph left unanswered, or a call that was not sent, is asked again at once."""
 
@@ -110,8 +112,7 @@ class LeadReader:
             if isinstance(ask, ByListing):
                 listed, references = await self._listings.read(page_id, ask, fields, lane)
                 settled += listed
-            for start in range(0, len(references), BATCH_LIMIT):
-                batch = references[start : start + BATCH_LIMIT]
+            for batch in _batches(references):
                 settled += await self._ask(page_id, batch, fields, lane, UNANSWERED_AGAIN)
             return settled
         except Exception as error:
@@ -247,3 +248,13 @@ class LeadReader:
             self._refusals.pop(page_id, None)
             until = None
         return FULL_FIELDS if until is None else REDUCED_FIELDS
+
+
+def _batches(references: tuple[InFlight, ...]) -> Iterator[tuple[InFlight, ...]]:
+    """What alone was too much is read alone at once: it would have its whole batch halved down to itself again."""
+    rest = tuple(r for r in references if r.failed_for not in TOO_MUCH)
+    for start in range(0, len(rest), BATCH_LIMIT):
+        yield rest[start : start + BATCH_LIMIT]
+    for reference in references:
+        if reference.failed_for in TOO_MUCH:
+            yield (reference,)

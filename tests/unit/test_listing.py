@@ -17,6 +17,7 @@ from worker.asks import RESULT_PAGE_LIMIT, USUAL_RATE, ByListing, plan
 from worker.batches import InFlight
 from worker.budget.policy import Grant, Lane, Refusal
 from worker.errors import (
+    AnswerTooLarge,
     GrantLapsed,
     GraphUnavailable,
     LeadSyncError,
@@ -504,6 +505,16 @@ def test_tokens_that_are_refused_one_after_the_other_come_to_an_end() -> None:
     settled, left = bench.by_listing(an_ask(12))
     assert (settled, len(left)) == ([], 12)
     assert len(bench.graph.listed) == 12 // CALLS_OF_IDS
+
+
+def test_a_listing_of_one_lead_that_is_too_large_is_left_to_be_read_by_id() -> None:
+    """Reading by id tells which one it is; the form's listings are asked for as many as ever."""
+    bench = Bench().told(*[answered(AnswerTooLarge("t"))] * 9)
+    _, left = bench.by_listing(an_ask(200))
+    assert (bench.calls, len(left)) == (9, 200)
+    bench.told(page([1]))
+    bench.by_listing(an_ask(8))
+    assert bench.limits[-1] == 500
 
 
 @pytest.mark.parametrize(

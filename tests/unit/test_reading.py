@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter, deque
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -18,6 +19,7 @@ from worker.asks import ById
 from worker.batches import InFlight
 from worker.budget.policy import Grant, Lane, Refusal
 from worker.errors import (
+    AnswerTooLarge,
     GrantLapsed,
     GraphUnavailable,
     ItemUnanswered,
@@ -33,7 +35,7 @@ from worker.errors import (
 )
 from worker.graph.usage import Usage
 from worker.graph.wire import LeadsRead
-from worker.outcomes import DeadLetter, Outcome, Park, Retry, RetryPolicy, Snooze, Stored
+from worker.outcomes import TOO_LARGE_ATTEMPTS, DeadLetter, Outcome, Park, Retry, RetryPolicy, Snooze, Stored
 from worker.reading import REDUCED_FOR, REFUSALS_TO_REDUCE, UNANSWERED_AGAIN, LeadReader
 from worker.verdicts import LEDGER_AGAIN, Verdicts
 
@@ -520,3 +522,27 @@ def test_a_throttle_of_the_whole_request_hands_its_usage_on(count: int) -> None:
     bench = Bench(says=deque([answered(Throttled("told", until=at(9), scope="ad_account"), usage)]))
     bench.read(*some(count))
     assert bench.budget.closed_with == [(usage,)]
+
+
+def test_a_lead_whose_answer_is_too_large_harms_none_beside_it_and_ends_dead() -> None:
+    """Its batch is halved down to it once; from then on it is read alone, a few times, and the reason is its own."""
+    bench = Bench()
+
+    def say(leadgen_ids: Sequence[str], fields: Sequence[str]) -> LeadsRead:
+        if "13" in leadgen_ids:
+            raise answered(AnswerTooLarge("told"))
+        return LeadsRead(tuple(graph_lead(i) for i in leadgen_ids), ())
+
+    bench.graph.says = deque([say] * 500)
+    first = bench.read(*some(50))
+    assert [i for i, outcome in first.items() if not isinstance(outcome, Stored)] == ["13"]
+    halving = len(bench.graph.asked)
+    assert halving <= 2 * 6 + 1
+    ended = first["13"]
+    while isinstance(ended, Retry):
+        huge = replace(in_flight(13), attempts=ended.attempts, failed_for=ended.reason)
+        outcomes = bench.read(*some(12), huge)
+        assert all(isinstance(outcome, Stored) for i, outcome in outcomes.items() if i != "13")
+        ended = outcomes["13"]
+    assert ended == DeadLetter("answer_too_large")
+    assert len(bench.graph.asked) - halving == 2 * (TOO_LARGE_ATTEMPTS - 1)
