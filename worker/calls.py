@@ -1,7 +1,7 @@
 """A request that concerns a Page, or none -> grant -> Graph -> what was read from its answer.
 
 It builds no request and reads no answer itself (graph/account.py does). Invariant: every call under a Page's token is
-granted first and told to the budget afterwards; a call that was not sent is granted anew, a few times.
+granted first and told to the budget afterwards (granted.py); a call that was not sent is granted anew, a few times.
 """
 
 from collections.abc import Callable
@@ -9,8 +9,8 @@ from datetime import datetime
 from typing import Final, Protocol, TypeVar
 
 from worker.budget.policy import IN_NO_PAGES_NAME, Budget, Grant, Lane, Refusal
-from worker.errors import GrantLapsed, LeadSyncError, Throttled
-from worker.graph.usage import read_usage
+from worker.errors import GrantLapsed, LeadSyncError
+from worker.granted import found_by
 from worker.graph.wire import GraphAnswer, GraphRequest
 
 LAPSES: Final = 3
@@ -66,23 +66,8 @@ class Calls:
                     grant.reason,
                 )
             try:
-                answer = await self._graph.ask(request, grant)
+                return await found_by(self._graph, request, read, self._clock, self._budget, page_id, grant)
             except GrantLapsed:
                 lapses += 1
                 if lapses == LAPSES:
                     raise
-            else:
-                return await self._heard(page_id, grant, answer, read)
-
-    async def _heard(self, page_id: str, grant: Grant, answer: GraphAnswer, read: "Read[T]") -> T:
-        usages = read_usage(answer.headers)
-        try:
-            told = read(answer, self._clock())
-        except Throttled as error:
-            await self._budget.throttled(page_id, error.scope, usages, error.regain)
-            raise
-        except LeadSyncError:
-            await self._budget.heard(page_id, grant, usages)
-            raise
-        await self._budget.heard(page_id, grant, usages)
-        return told

@@ -9,6 +9,7 @@
         GrantLapsed             the call was not sent          -> ask for another grant, at once, a few times
       Throttled(until)          we asked too much                -> Snooze (counts nothing) and tell the budget
       TooMuchAsked              "reduce the amount of data"      -> halve the ask, at once
+        AnswerTooLarge          more bytes than we read at once -> the same; of one lead alone soon a DeadLetter
       NotVisibleYet             100/33 soon after the ping       -> Retry for a bounded time, then DeadLetter
       Blocked                   token or permission refused      -> Park the Page, alarm once
         TokenRefused  PermissionRefused  ProofRefused
@@ -23,11 +24,17 @@ reference. No message ever carries a token, an answer or Meta's own error text, 
 
 from datetime import datetime, timedelta
 
+from worker.graph.usage import Usage
+
 
 class LeadSyncError(Exception):
-    """Anything that leadsync raises on purpose. `reason` is a fixed word for rows, logs and metrics."""
+    """Anything that leadsync raises on purpose. `reason` is a fixed word for rows, logs and metrics.
+
+    `usages`: what Meta said of usage beside the answer that this error is; None where no answer of Graph's came.
+    """
 
     reason = "error"
+    usages: tuple[Usage, ...] | None = None
 
 
 class Transient(LeadSyncError):
@@ -83,6 +90,12 @@ class TooMuchAsked(LeadSyncError):
     """Graph wants to be asked for less data at once."""
 
     reason = "too_much_asked"
+
+
+class AnswerTooLarge(TooMuchAsked):
+    """The answer is larger than any that is read: of several leads because of their number, perhaps."""
+
+    reason = "answer_too_large"
 
 
 class NotVisibleYet(LeadSyncError):

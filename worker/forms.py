@@ -28,7 +28,7 @@ from worker.errors import (
     TooMuchAsked,
 )
 from worker.form import Form
-from worker.graph.usage import Usage
+from worker.granted import answer_of
 from worker.graph.wire import FORM_COUNT_FIELDS, FORM_FIELDS, FormRead, ResultPage
 from worker.sealing import KeysUnreadable
 from worker.tokens import PageTokens
@@ -122,14 +122,7 @@ class _Ask:
         return True
 
 
-class Told(Protocol):
-    """An answer of Graph."""
-
-    @property
-    def usages(self) -> tuple[Usage, ...]: ...
-
-
-T = TypeVar("T", bound=Told)
+T = TypeVar("T")
 
 
 class FormFinder:
@@ -203,7 +196,10 @@ class FormFinder:
         """Ask for one form of a Page by its id. Raises where Redis or Postgres is away."""
         ask = _Ask(page_id, lane, limit=1)
         told = await self._send(
-            ask, lambda token, grant: self._graph.read_form(form_id, token, grant, fields=ask.fields)
+            ask,
+            lambda token, grant: answer_of(
+                self._graph.read_form(form_id, token, grant, fields=ask.fields), self._budget, page_id, grant
+            ),
         )
         if isinstance(told, _Ended):
             return _discovered((), (), told)
@@ -223,8 +219,13 @@ class FormFinder:
             cursors.add(ask.after)
             told = await self._send(
                 ask,
-                lambda token, grant: self._graph.list_forms(
-                    ask.page_id, token, grant, limit=ask.limit, after=ask.after, fields=ask.fields
+                lambda token, grant: answer_of(
+                    self._graph.list_forms(
+                        ask.page_id, token, grant, limit=ask.limit, after=ask.after, fields=ask.fields
+                    ),
+                    self._budget,
+                    ask.page_id,
+                    grant,
                 ),
             )
             if isinstance(told, _Ended):
@@ -249,9 +250,7 @@ class FormFinder:
                 grant = await self._budget.request(ask.page_id, 1, ask.lane)
                 if isinstance(grant, Refusal):
                     return _Ended(grant.reason, grant.not_before)
-                told = await call(token, grant)
-                await self._budget.heard(ask.page_id, grant, told.usages)
-                return told
+                return await call(token, grant)
             except TooMuchAsked as error:
                 if not ask.smaller():
                     return _Ended(error.reason)
@@ -264,8 +263,7 @@ class FormFinder:
             except (LedgerUnavailable, StoreUnavailable):
                 raise
             except Throttled as error:
-                until = await self._budget.throttled(ask.page_id, error.scope, (), error.regain)
-                return _Ended(error.reason, until)
+                return _Ended(error.reason, error.until)
             except TokenRefused as error:
                 if not token or renewed or not await self._tokens.has_another(ask.page_id, token):
                     return _Ended(error.reason)

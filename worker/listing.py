@@ -17,6 +17,7 @@ from worker.asks import USUAL_RATE, ByListing
 from worker.batches import InFlight
 from worker.budget.policy import Answer, Budget, Grant, Lane, Refusal
 from worker.errors import (
+    AnswerTooLarge,
     GrantLapsed,
     LeadSyncError,
     LedgerUnavailable,
@@ -27,6 +28,7 @@ from worker.errors import (
     TokenRefused,
     TooMuchAsked,
 )
+from worker.granted import answer_of
 from worker.graph.wire import ResultPage
 from worker.inbox import is_id
 from worker.outcomes import Stored
@@ -129,22 +131,26 @@ class ListingReader:
                 break
             left = tuple(found.wanted.values())
             try:
+                token = await self._tokens.token_for(
+                    page_id
+                )  # first: a grant without a call is a trial wasted
                 answer = await self._budget.request(page_id, 1, lane)
             except (LedgerUnavailable, StoreUnavailable) as error:
                 return self._verdicts.no_grant(left, error)
+            except LeadSyncError as error:
+                return self._verdicts.failed(left, error)
             self.answered(page_id, answer)
             if isinstance(answer, Refusal):
                 return self._verdicts.refused(left, answer)
-            try:
-                token = await self._tokens.token_for(page_id)
-            except StoreUnavailable as error:
-                return self._verdicts.no_grant(left, error)
-            except LeadSyncError as error:
-                return await self._verdicts.failed(page_id, left, error)
             limit = self._limits.of(ask.form_id)
             try:
-                page = await self._graph.list_leads(
-                    ask.form_id, ask.since, ask.until, fields, token, answer, limit=limit, after=after
+                page = await answer_of(
+                    self._graph.list_leads(
+                        ask.form_id, ask.since, ask.until, fields, token, answer, limit=limit, after=after
+                    ),
+                    self._budget,
+                    page_id,
+                    answer,
                 )
             except GrantLapsed:
                 continue  # nothing was sent
@@ -152,11 +158,13 @@ class ListingReader:
                 found.calls += 1
                 if await self._tokens.has_another(page_id, token):
                     continue
-                return await self._verdicts.failed(page_id, left, error)
-            except TooMuchAsked:
+                return self._verdicts.failed(left, error)
+            except TooMuchAsked as error:
                 found.calls += 1
                 if limit == 1:
-                    break
+                    if isinstance(error, AnswerTooLarge):
+                        self._limits.was_one_lead(ask.form_id)
+                    break  # which lead it is, reading by id tells
                 self._limits.was_too_much(ask.form_id, limit)
                 continue
             except (NotVisibleYet, PermissionRefused, RequestRefused):
@@ -164,9 +172,8 @@ class ListingReader:
                 found.calls += 1
                 break
             except LeadSyncError as error:
-                return await self._verdicts.failed(page_id, left, error)
+                return self._verdicts.failed(left, error)
             found.calls += 1
-            await self._verdicts.heard(page_id, answer, page.usages)
             found.settled += self._sort(page_id, ask, page, found.wanted, fields)
             after = page.after
             if after is None:

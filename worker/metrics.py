@@ -51,6 +51,7 @@ KINDS: Final = (
 RESULTS: Final = (
     OK, "graph_unavailable", "throttled", "too_much_asked", "not_visible", "token_refused", "permission_refused",
     "proof_refused", "request_refused", "callback_refused", "second_test_lead", "lead_malformed", GIVEN_UP,
+    "answer_too_large",
 )  # fmt: skip
 """How a Graph call ended: the `reason` of an error of errors.py."""
 

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import Final, TypeAlias
 
 from worker.errors import (
+    AnswerTooLarge,
     Blocked,
     LeadSyncError,
     NotVisibleYet,
@@ -79,6 +80,8 @@ class RetryPolicy:
 
 NOT_VISIBLE_LEAST: Final = 3
 """So often in a row, too: after a long outage the time alone is over before Graph was asked once."""
+TOO_LARGE_ATTEMPTS: Final = 3
+"""A lead whose answer is too large stays so, unless something on the way had swollen it."""
 IN_PART_AGAIN: Final = tuple(timedelta(hours=hours) for hours in (6, 24, 48, 96))
 """When a lead that was read without its ad fields is asked for again, each time they are refused once more."""
 
@@ -127,7 +130,8 @@ def outcome_of(
         case Unreadable():
             return DeadLetter(error.reason)
         case Transient() | TooMuchAsked():
-            if failed + 1 >= policy.transient_attempts:
+            most = TOO_LARGE_ATTEMPTS if isinstance(error, AnswerTooLarge) else policy.transient_attempts
+            if failed + 1 >= most:
                 return DeadLetter(error.reason)
             pause = backoff(policy.transient_first, policy.transient_longest, failed, dice)
             return Retry(now + pause, error.reason, failed + 1)

@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 from worker.budget.policy import IN_NO_PAGES_NAME, Budget, Grant, Lane, Refusal
 from worker.errors import LeadSyncError, Throttled
+from worker.granted import found_by
 from worker.graph.account import (
     AppSubscription,
     Caller,
@@ -30,7 +31,6 @@ from worker.graph.account import (
     subscriptions_request,
     test_leads_request,
 )
-from worker.graph.usage import read_usage
 from worker.graph.wire import GraphAnswer, GraphRequest
 from worker.missing import MADE, READ, RECEIVED, ROW, STREAMED, TAKEN, Found, MetasSide, first_missing, why
 from worker.stream_search import Standing
@@ -211,18 +211,7 @@ async def _ask(
             until=grant.not_before,
             scope="page",
         )
-    answer = await near.graph.ask(request(token), grant)
-    usages = read_usage(answer.headers)
-    try:
-        found = read(answer, near.clock())
-    except Throttled as error:
-        await near.budget.throttled(page_id, error.scope, usages, error.regain)
-        raise
-    except LeadSyncError:
-        await near.budget.heard(page_id, grant, usages)
-        raise
-    await near.budget.heard(page_id, grant, usages)
-    return found
+    return await found_by(near.graph, request(token), read, near.clock, near.budget, page_id, grant)
 
 
 async def _metas_side(page_id: str, near: Neighbours) -> MetasSide:

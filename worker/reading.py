@@ -7,7 +7,7 @@ every reference that goes in comes out with exactly one outcome, whatever Graph 
 
 import random
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Final, Protocol
 
@@ -17,6 +17,7 @@ from worker.asks import Ask, ByListing, plan
 from worker.batches import InFlight, halves
 from worker.budget.policy import Budget, Grant, Lane, Refusal
 from worker.errors import (
+    AnswerTooLarge,
     GrantLapsed,
     ItemUnanswered,
     LeadSyncError,
@@ -24,10 +25,10 @@ from worker.errors import (
     PermissionRefused,
     RequestRefused,
     StoreUnavailable,
-    Throttled,
     TokenRefused,
     TooMuchAsked,
 )
+from worker.granted import answer_of
 from worker.graph.wire import BATCH_LIMIT, FULL_FIELDS, REDUCED_FIELDS, LeadsRead, ResultPage
 from worker.listing import ListingReader
 from worker.outcomes import DeadLetter, Outcome, Retry, RetryPolicy, Snooze, Stored, full_reading
@@ -41,6 +42,7 @@ REDUCED_FOR: Final = timedelta(hours=1)
 REFUSALS_TO_REDUCE: Final = 3
 """So many batches in a row refused whole: it is the Page, not one lead of another ad account."""
 AD_FIELDS_REFUSED: Final = "ad_fields_refused"
+TOO_MUCH: Final = (TooMuchAsked.reason, AnswerTooLarge.reason)
 UNANSWERED_AGAIN: Final = 2
 """How often an item that Graph left unanswered, or a call that was not sent, is asked again at once."""
 
@@ -110,8 +112,7 @@ class LeadReader:
             if isinstance(ask, ByListing):
                 listed, references = await self._listings.read(page_id, ask, fields, lane)
                 settled += listed
-            for start in range(0, len(references), BATCH_LIMIT):
-                batch = references[start : start + BATCH_LIMIT]
+            for batch in _batches(references):
                 settled += await self._ask(page_id, batch, fields, lane, UNANSWERED_AGAIN)
             return settled
         except Exception as error:
@@ -121,7 +122,7 @@ class LeadReader:
             )
             done = {r.leadgen_id for r, _ in settled}
             left = [r for r in ask.references if r.leadgen_id not in done]
-            return settled + await self._verdicts.failed(page_id, left, Unexpected("a fault of leadsync"))
+            return settled + self._verdicts.failed(left, Unexpected("a fault of leadsync"))
 
     async def _ask(
         self, page_id: str, references: tuple[InFlight, ...], fields: Sequence[str], lane: Lane, again: int
@@ -129,14 +130,19 @@ class LeadReader:
         settled: list[Settled] = []
         while references:
             try:
+                token = await self._tokens.token_for(
+                    page_id
+                )  # first: a grant without a call is a trial wasted
                 answer = await self._budget.request(page_id, len(references), lane)
             except (LedgerUnavailable, StoreUnavailable) as error:
                 return settled + self._verdicts.no_grant(references, error)
+            except LeadSyncError as error:
+                return settled + self._verdicts.failed(references, error)
             self._listings.answered(page_id, answer)
             if isinstance(answer, Refusal):
                 return settled + self._verdicts.refused(references, answer)
             granted, references = references[: answer.calls], references[answer.calls :]
-            settled += await self._ask_granted(page_id, granted, fields, lane, again, answer)
+            settled += await self._ask_granted(page_id, granted, fields, lane, again, token, answer)
         return settled
 
     async def _ask_granted(
@@ -146,23 +152,23 @@ class LeadReader:
         fields: Sequence[str],
         lane: Lane,
         again: int,
+        token: str,
         grant: Grant,
     ) -> list[Settled]:
         try:
-            token = await self._tokens.token_for(page_id)
-        except StoreUnavailable as error:
-            return self._verdicts.no_grant(references, error)
-        except LeadSyncError as error:
-            return await self._verdicts.failed(page_id, references, error)
-        try:
-            answer = await self._graph.read_leads([r.leadgen_id for r in references], fields, token, grant)
+            answer = await answer_of(
+                self._graph.read_leads([r.leadgen_id for r in references], fields, token, grant),
+                self._budget,
+                page_id,
+                grant,
+            )
         except TokenRefused as error:
             if again == 0 or not await self._tokens.has_another(page_id, token):
-                return await self._verdicts.failed(page_id, references, error)
+                return self._verdicts.failed(references, error)
             return await self._ask(page_id, references, fields, lane, again - 1)
         except TooMuchAsked as error:
             if len(references) == 1:
-                return await self._verdicts.failed(page_id, references, error)
+                return self._verdicts.failed(references, error)
             first, second = halves(references)
             return await self._ask(page_id, first, fields, lane, again) + await self._ask(
                 page_id, second, fields, lane, again
@@ -173,11 +179,11 @@ class LeadReader:
             return await self._ask(page_id, references, fields, lane, again - 1)
         except (PermissionRefused, RequestRefused) as error:
             if fields is REDUCED_FIELDS:
-                return await self._verdicts.failed(page_id, references, error)
+                return self._verdicts.failed(references, error)
             return await self._ask_reduced(page_id, references, lane, again, whole=True)
         except LeadSyncError as error:
-            return await self._verdicts.failed(page_id, references, error)
-        return await self._sort(page_id, references, answer, fields, lane, again, grant)
+            return self._verdicts.failed(references, error)
+        return await self._sort(page_id, references, answer, fields, lane, again)
 
     async def _sort(
         self,
@@ -187,20 +193,16 @@ class LeadReader:
         fields: Sequence[str],
         lane: Lane,
         again: int,
-        grant: Grant,
     ) -> list[Settled]:
         settled: list[Settled] = []
         read_at = self._clock()
         refused: list[InFlight] = []
         unanswered: list[InFlight] = []
-        throttled: dict[str, tuple[Throttled, list[InFlight]]] = {}
         for reference, raw in zip(references, answer.leads, strict=True):
             if isinstance(raw, PermissionRefused | RequestRefused) and fields is not REDUCED_FIELDS:
                 refused.append(reference)
             elif isinstance(raw, ItemUnanswered) and again > 0:
                 unanswered.append(reference)
-            elif isinstance(raw, Throttled):
-                throttled.setdefault(raw.scope, (raw, []))[1].append(reference)
             elif isinstance(raw, LeadSyncError):
                 settled.append((reference, self._verdicts.outcome(reference, raw)))
             else:
@@ -208,10 +210,6 @@ class LeadReader:
                 settled.append((reference, outcome))
         if fields is not REDUCED_FIELDS and any(isinstance(outcome, Stored) for _, outcome in settled):
             self._refusals.pop(page_id, None)
-        if not throttled:
-            await self._verdicts.heard(page_id, grant, answer.usages)
-        for error, those in throttled.values():
-            settled += await self._verdicts.failed(page_id, those, error, answer.usages)
         if refused:
             whole = len(refused) == len(references)
             settled += await self._ask_reduced(page_id, tuple(refused), lane, again, whole=whole)
@@ -250,3 +248,13 @@ class LeadReader:
             self._refusals.pop(page_id, None)
             until = None
         return FULL_FIELDS if until is None else REDUCED_FIELDS
+
+
+def _batches(references: tuple[InFlight, ...]) -> Iterator[tuple[InFlight, ...]]:
+    """What alone was too much is read alone at once: it would have its whole batch halved down to itself again."""
+    rest = tuple(r for r in references if r.failed_for not in TOO_MUCH)
+    for start in range(0, len(rest), BATCH_LIMIT):
+        yield rest[start : start + BATCH_LIMIT]
+    for reference in references:
+        if reference.failed_for in TOO_MUCH:
+            yield (reference,)

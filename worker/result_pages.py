@@ -30,3 +30,7 @@ class ResultPageLimits:
         """So many were too much: half of them, for a while."""
         # Walks side by side learn it at the same time: half of what was asked for, not of what is left by now.
         self._smaller[object_id] = (min(self.of(object_id), max(1, asked // 2)), self._clock() + SMALLER_FOR)
+
+    def was_one_lead(self, object_id: str) -> None:
+        """It was a single lead that was too much, and not how many were asked for: as many as ever."""
+        self._smaller.pop(object_id, None)

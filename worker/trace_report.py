@@ -30,6 +30,7 @@ REASONS: Final = {
     "page_parked": "its Page was parked",
     "page_slow": "Graph was slow for its Page",
     "too_much_asked": "Graph wanted smaller asks",
+    "answer_too_large": "Graph's answer for it alone is too large to be read",
     "tokens_unreadable": "PAGE_TOKENS_FILE could not be read",
     "keys_unreadable": "TOKEN_KEYS_FILE could not be read",
     "token_locked": "the key that sealed the Page's token is missing",

@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 
 from worker.budget.policy import Budget, Grant, Lane, Refusal
 from worker.errors import LeadSyncError, LedgerUnavailable, NotVisibleYet, Throttled
+from worker.granted import answer_of
 from worker.graph.wire import LeadsRead
 from worker.inbox import is_id
 from worker.lead import Lead
@@ -162,12 +163,9 @@ async def _read(leadgen_id: str, page_id: str, graph: Graph, budget: Budget, tok
     grant = await budget.request(page_id, 1, Lane.UPKEEP)
     if isinstance(grant, Refusal):
         raise Throttled(f"no call is left for Page {page_id}", until=grant.not_before, scope="page")
-    try:
-        answer = await graph.read_leads([leadgen_id], LOOK_FIELDS, token, grant)
-    except Throttled as error:
-        await budget.throttled(page_id, error.scope, (), error.regain)
-        raise
-    await budget.heard(page_id, grant, answer.usages)
+    answer = await answer_of(
+        graph.read_leads([leadgen_id], LOOK_FIELDS, token, grant), budget, page_id, grant
+    )
     (raw,) = answer.leads
     if isinstance(raw, LeadSyncError):
         raise raw

@@ -1,7 +1,7 @@
-"""What Graph or the budget answered for references of one Page -> an outcome each; the budget is told of throttles.
+"""What Graph or the budget answered for references of one Page -> an outcome each.
 
-The common end of reading.py and listing.py, which ask. What an error means is outcomes.py's. Invariant: a throttled
-scope is told to the budget once an answer, and its references wait for as long as the budget says.
+The common end of reading.py and listing.py, which ask. What an error means is outcomes.py's, and Meta's word on usage
+is passed on by granted.py. Invariant: every reference that goes in comes out with exactly one outcome.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,9 +11,8 @@ from typing import Final
 import structlog
 
 from worker.batches import InFlight
-from worker.budget.policy import Budget, Grant, Refusal
-from worker.errors import LeadSyncError, LedgerUnavailable, Throttled, Transient
-from worker.graph.usage import Usage
+from worker.budget.policy import Budget, Refusal
+from worker.errors import LeadSyncError, LedgerUnavailable, Transient
 from worker.graph.wire import REDUCED_FIELDS
 from worker.lead import Lead
 from worker.outcomes import Outcome, RetryPolicy, Snooze, Stored, outcome_of
@@ -52,24 +51,9 @@ class Verdicts:
         until = self._clock() + LEDGER_AGAIN
         return [(r, Snooze(until, error.reason)) for r in references]
 
-    async def failed(
-        self,
-        page_id: str,
-        references: Sequence[InFlight],
-        error: LeadSyncError,
-        usages: tuple[Usage, ...] = (),
-    ) -> list[Settled]:
+    def failed(self, references: Sequence[InFlight], error: LeadSyncError) -> list[Settled]:
         """One error befell all of these."""
-        if isinstance(error, Throttled):
-            error = await self._throttled(page_id, error, usages)
         return [(r, self.outcome(r, error)) for r in references]
-
-    async def heard(self, page_id: str, grant: Grant, usages: tuple[Usage, ...]) -> None:
-        """An answer came: pass Meta's usage headers on."""
-        try:
-            await self._budget.heard(page_id, grant, usages)
-        except LedgerUnavailable:
-            log.warning("usage_not_noted", page_id=page_id)
 
     async def saved(self, page_id: str, calls: int) -> None:
         """So many calls were not needed."""
@@ -109,12 +93,3 @@ class Verdicts:
             policy=self._policy,
             dice=self._dice,
         )
-
-    async def _throttled(self, page_id: str, error: Throttled, usages: tuple[Usage, ...]) -> Throttled:
-        """The same throttle with the moment that the budget makes of it."""
-        try:
-            until = await self._budget.throttled(page_id, error.scope, usages, error.regain)
-        except LedgerUnavailable:
-            log.warning("throttle_not_noted", page_id=page_id, scope=error.scope)
-            return error
-        return Throttled(str(error), until=until, scope=error.scope, regain=error.regain)

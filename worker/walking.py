@@ -19,6 +19,7 @@ import structlog
 from worker.batches import InFlight
 from worker.budget.policy import Budget, Grant, Lane, Refusal
 from worker.errors import (
+    AnswerTooLarge,
     GrantLapsed,
     GraphUnavailable,
     LeadSyncError,
@@ -32,6 +33,7 @@ from worker.errors import (
     TooMuchAsked,
 )
 from worker.giving_way import Turns
+from worker.granted import Ear, answer_of
 from worker.graph.usage import Usage
 from worker.graph.wire import FULL_FIELDS, REDUCED_FIELDS, ResultPage
 from worker.inbox import is_id
@@ -59,6 +61,10 @@ LAPSES: Final = 3
 """So many grants in a row may run out unused before the slice is put off."""
 RESTARTS: Final = 3
 """So often a walk whose cursor is refused begins anew before that counts as a failure."""
+
+
+NAME_FIELDS: Final = ("id", "created_time")
+"""What is asked of a lead whose own answer is too large: which one it is."""
 
 
 class Graph(Protocol):
@@ -130,7 +136,8 @@ class Store(Protocol[L]):
 class _Walk:
     """Where a walk stands: the cursor, how it last asked, what it has brought, and calls that no commit told of yet.
 
-    `is_reduced`: the full fields were refused; `is_noted`: and the reduced ones were not.
+    `is_reduced`: the full fields were refused; `is_noted`: and the reduced ones were not. `names_only`: the next lead
+    alone is too large an answer, so it is only asked which one it is.
     """
 
     after: str | None = None
@@ -146,13 +153,47 @@ class _Walk:
     renewals: int = 0
     is_reduced: bool = False
     is_noted: bool = False
+    names_only: bool = False
 
     def begin_anew(self) -> None:
         """From the first result page."""
-        self.after, self.result_pages = None, 0
+        self.after, self.result_pages, self.names_only = None, 0, False
         self.cursors.clear()
         self.seen.clear()
         self.times.clear()
+
+
+class AdsEar:
+    """Tells of an ad's listing, which Meta meters by its ad account: the Page's other calls do not wait with it."""
+
+    def __init__(self, budget: Ear) -> None:
+        self._budget = budget
+
+    async def heard(
+        self, page_id: str, grant: Grant, usages: tuple[Usage, ...], *, also: tuple[str, ...] = ()
+    ) -> None:
+        """Meta's word on the ad account counts for the ad."""
+        of_ad = [usage for usage in usages if usage.scope == "ad_account"]
+        others = tuple(usage for usage in usages if usage not in of_ad)
+        await self._budget.heard(page_id, grant, others, also=also)
+        if any(usage.percent >= 100 or usage.regain_minutes > 0 for usage in of_ad):
+            minutes = max(usage.regain_minutes for usage in of_ad)
+            regain = timedelta(minutes=minutes) if minutes > 0 else None
+            await self._budget.throttled(page_id, "ad", (), regain, also=also)
+
+    async def throttled(
+        self,
+        page_id: str,
+        scope: str,
+        usages: tuple[Usage, ...],
+        regain: timedelta | None,
+        *,
+        also: tuple[str, ...] = (),
+    ) -> datetime:
+        """A throttled ad account closes the ad."""
+        return await self._budget.throttled(
+            page_id, "ad" if scope == "ad_account" else scope, usages, regain, also=also
+        )
 
 
 class SliceWalker(Generic[L]):
@@ -206,10 +247,8 @@ class SliceWalker(Generic[L]):
                 raise
             except Throttled as error:
                 walk.untold_calls += 1
-                # Meta meters an ad's listing by its ad account. The Page's other calls do not wait with it.
                 scope = "ad" if leased.edge == "ad" and error.scope == "ad_account" else error.scope
-                until = await self._throttled(leased, scope, error)
-                return await self._refused(leased, walk, until, f"{error.reason}_{scope}")
+                return await self._refused(leased, walk, error.until, f"{error.reason}_{scope}")
             except LeadSyncError as error:
                 walk.untold_calls += sent and not isinstance(error, GrantLapsed)
                 if sent and isinstance(error, TokenRefused) and walk.renewals < RENEWALS:
@@ -219,7 +258,6 @@ class SliceWalker(Generic[L]):
                 if not await self._goes_on(leased, walk, error):
                     return await self._failed(leased, walk, error)
                 continue
-            await self._heard(leased, grant, page.usages)
             ended = await self._take(leased, walk, page)
             if ended:
                 return ended
@@ -229,12 +267,20 @@ class SliceWalker(Generic[L]):
     async def _ask(self, leased: L, walk: _Walk, token: str, grant: Grant) -> ResultPage:
         walk.fields = REDUCED_FIELDS if walk.is_reduced else self._fields(leased.page_id)
         walk.limit = self._limits.of(leased.object_id)
-        page = await self._graph.list_leads(
-            leased.object_id, leased.span.since, leased.span.until, walk.fields, token, grant, limit=walk.limit,
-            after=walk.after,
+        if walk.names_only:
+            walk.fields, walk.limit = NAME_FIELDS, 1
+        page = await answer_of(
+            self._graph.list_leads(
+                leased.object_id, leased.span.since, leased.span.until, walk.fields, token, grant,
+                limit=walk.limit, after=walk.after,
+            ),
+            AdsEar(self._budget) if leased.edge == "ad" else self._budget, leased.page_id, grant,
+            also=_scopes(leased),
         )  # fmt: skip
         if page.after is not None and page.after in walk.cursors:
             raise GraphUnavailable("Graph's cursor leads back to where the listing has been")
+        if walk.names_only and len(page.entries) > 1:
+            raise GraphUnavailable("Graph listed more leads than it was asked for")
         walk.untold_calls += 1
         walk.lapses = 0
         self._note_fields(leased.page_id, walk)
@@ -244,7 +290,7 @@ class SliceWalker(Generic[L]):
         """Learn from an answer whether it is the ad fields that a Page refuses, or was something that has passed."""
         if walk.fields is FULL_FIELDS:
             self._refusals.pop(page_id, None)
-        elif walk.is_reduced and not walk.is_noted:
+        elif walk.fields is REDUCED_FIELDS and walk.is_reduced and not walk.is_noted:
             walk.is_noted = True
             self._refusals[page_id] += 1
             if self._refusals[page_id] == REFUSALS_TO_REDUCE:
@@ -264,7 +310,7 @@ class SliceWalker(Generic[L]):
         if page.after is None:
             await self._store.finish(leased, self._clock())
             return "done"
-        walk.after = page.after
+        walk.after, walk.names_only = page.after, False
         walk.cursors.add(page.after)
         parts = parted(leased.span, walk.times, new=len(walk.times) - known)
         if parts:
@@ -291,6 +337,16 @@ class SliceWalker(Generic[L]):
             outcome = _outcome(entry, leadgen_id, in_part, page.is_clean)
             # Of a lead that cannot be read it is known that it was created within the slice.
             created = None if isinstance(outcome, Stored) else utc(leased.span.since)
+            if walk.names_only:
+                log.error(
+                    "lead_too_large",
+                    page_id=leased.page_id,
+                    object_id=leased.object_id,
+                    leadgen_id=leadgen_id,
+                )
+                known = outcome.lead.created_time if isinstance(outcome, Stored) else None
+                created = known or utc(leased.span.since)
+                outcome = DeadLetter(AnswerTooLarge.reason)
             reference = InFlight(
                 leadgen_id, leased.page_id, form_id, ad_id, None, now, source=source, unasked=True,
                 created_time=created,
@@ -310,8 +366,14 @@ class SliceWalker(Generic[L]):
             walk.lapses += 1
             return walk.lapses <= LAPSES  # nothing was sent
         if isinstance(error, TooMuchAsked):
-            self._limits.was_too_much(leased.object_id, walk.limit)
-            return walk.limit > 1
+            if walk.limit > 1:
+                self._limits.was_too_much(leased.object_id, walk.limit)
+                return True
+            if isinstance(error, AnswerTooLarge) and not walk.names_only:
+                self._limits.was_one_lead(leased.object_id)
+                walk.names_only = True
+                return True
+            return False
         if isinstance(error, PermissionRefused) and walk.fields is FULL_FIELDS:
             # It may be the ad fields only.
             walk.is_reduced = True
@@ -366,25 +428,6 @@ class SliceWalker(Generic[L]):
         await self._store.put_off(
             leased, until, reason, attempts=counted, failed_for=failed_for, calls=walk.untold_calls
         )
-
-    async def _throttled(self, leased: L, scope: str, error: Throttled) -> datetime:
-        try:
-            return await self._budget.throttled(leased.page_id, scope, (), error.regain, also=_scopes(leased))
-        except LedgerUnavailable:
-            log.warning("throttle_not_noted", page_id=leased.page_id, scope=scope)
-            return error.until
-
-    async def _heard(self, leased: L, grant: Grant, usages: tuple[Usage, ...]) -> None:
-        of_ad = [usage for usage in usages if leased.edge == "ad" and usage.scope == "ad_account"]
-        others = tuple(usage for usage in usages if usage not in of_ad)
-        try:
-            await self._budget.heard(leased.page_id, grant, others, also=_scopes(leased))
-            if any(usage.percent >= 100 or usage.regain_minutes > 0 for usage in of_ad):
-                minutes = max(usage.regain_minutes for usage in of_ad)
-                regain = timedelta(minutes=minutes) if minutes > 0 else None
-                await self._budget.throttled(leased.page_id, "ad", (), regain, also=_scopes(leased))
-        except LedgerUnavailable:
-            log.warning("usage_not_noted", page_id=leased.page_id)
 
     def _fields(self, page_id: str) -> Sequence[str]:
         until = self._reduced_until.get(page_id)

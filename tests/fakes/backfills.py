@@ -14,11 +14,12 @@ from datetime import datetime, timedelta
 from typing import Any
 from zlib import crc32
 
+from tests.fakes.graph import answered
 from tests.fakes.leads import FORM, PAGE, graph_lead
 from tests.fakes.time import NOW, FrozenClock
 from worker.batches import InFlight
 from worker.budget.policy import Grant
-from worker.errors import GrantLapsed, RequestRefused, TooMuchAsked
+from worker.errors import AnswerTooLarge, GrantLapsed, RequestRefused, TooMuchAsked
 from worker.graph.wire import FULL_FIELDS, ResultPage
 from worker.outcomes import DeadLetter, Stored
 from worker.plans import utc
@@ -62,7 +63,7 @@ class SpanGraph:
     `sizes` tells how many leads the next result page may hold (0: an empty one that goes on), `faults` what to raise
     instead, `between` what happens to the leads after an answer, `entries` what stands in place of a lead.
     A cursor points at a lead; `stale`: where that has vanished, the cursor is refused. `loops`: the cursor of an empty
-    result page leads to the same one again.
+    result page leads to the same one again. `huge`: leads of which nothing but the id can be answered at once.
     """
 
     leads: dict[str, int] = field(default_factory=dict)
@@ -75,6 +76,7 @@ class SpanGraph:
     refuses: Callable[[Asked], Exception | None] = lambda _: None
     stale: bool = False
     loops: bool = False
+    huge: frozenset[str] = frozenset()
     asked: list[Asked] = field(default_factory=list)
     used: list[Grant] = field(default_factory=list)
     _sorted_for: tuple[Slice, dict[str, int]] | None = None
@@ -97,7 +99,13 @@ class SpanGraph:
         if limit > self.at_most:
             raise TooMuchAsked("told")
         try:
-            return self._answer(asked)
+            answer = self._answer(asked)
+            if "field_data" not in fields:
+                named = ({name: entry[name] for name in fields} for entry in _leads_of(answer))
+                return replace(answer, entries=tuple(named))
+            if any(entry.get("id") in self.huge for entry in _leads_of(answer)):
+                raise answered(AnswerTooLarge("told"))
+            return answer
         finally:
             self.between()
 
@@ -318,3 +326,7 @@ def spread(count: int, since: int, until: int, *, first: int = 1) -> dict[str, i
 
 def after_now(seconds: float) -> datetime:
     return NOW + timedelta(seconds=seconds)
+
+
+def _leads_of(page: ResultPage) -> list[dict[str, Any]]:
+    return [entry for entry in page.entries if isinstance(entry, dict)]

@@ -5,7 +5,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from tests.fakes.leads import graph_lead
 from tests.fakes.time import NOW
@@ -16,6 +16,15 @@ from worker.graph.wire import FULL_FIELDS, FormRead, LeadsRead, ResultPage
 
 Item: TypeAlias = "object | LeadSyncError"
 Said: TypeAlias = "Exception | LeadsRead | Callable[[Sequence[str], Sequence[str]], LeadsRead]"
+
+
+E = TypeVar("E", bound=LeadSyncError)
+
+
+def answered(error: E, *usages: Usage) -> E:
+    """The error as an answer of Graph's, with these usages in its headers."""
+    error.usages = usages
+    return error
 
 
 @dataclass
@@ -173,6 +182,7 @@ class FakeBudget:
     closes_for: timedelta | None = None
     asked: list[tuple[str, int, Lane]] = field(default_factory=list)
     closed: list[tuple[str, str, timedelta | None]] = field(default_factory=list)
+    closed_with: list[tuple[Usage, ...]] = field(default_factory=list)
     usages: list[tuple[str, tuple[Usage, ...]]] = field(default_factory=list)
     savings: list[tuple[str, int]] = field(default_factory=list)
 
@@ -202,6 +212,7 @@ class FakeBudget:
         if self.fails_to_close is not None:
             raise self.fails_to_close
         self.closed.append((page_id, scope, regain))
+        self.closed_with.append(usages)
         return NOW + (self.closes_for or regain or timedelta(minutes=5))
 
     async def saved(self, page_id: str, calls: int) -> None:

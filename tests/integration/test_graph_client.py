@@ -18,7 +18,14 @@ import pytest
 
 from tests.fakes.leads import graph_lead
 from worker.budget.policy import Grant
-from worker.errors import GrantLapsed, GraphUnavailable, LeadSyncError, Throttled, TokenRefused
+from worker.errors import (
+    AnswerTooLarge,
+    GrantLapsed,
+    GraphUnavailable,
+    LeadSyncError,
+    Throttled,
+    TokenRefused,
+)
 from worker.graph.client import GraphClient, GraphSettings
 from worker.graph.wire import FULL_FIELDS, appsecret_proof
 from worker.metrics import Meter
@@ -339,11 +346,27 @@ def test_whatever_goes_wrong_holds_no_connection_and_tells_no_secret(said: bytes
         world.server.says.append(said)
         with pytest.raises(LeadSyncError) as told:
             await world.read_leads(*map(str, range(1, count + 1)))
-        assert isinstance(told.value, GraphUnavailable | TokenRefused | Throttled | GrantLapsed)
+        assert isinstance(
+            told.value, GraphUnavailable | TokenRefused | Throttled | GrantLapsed | AnswerTooLarge
+        )
         shown = "".join(traceback.format_exception(told.value)) + repr(told.value)
         assert "hunter2" not in shown
         assert len(world.server.requests) == 1
         assert world.nothing_held()
+
+    on_world(scenario, max_body_bytes=100_000)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_an_answer_beyond_the_bound_asks_for_less_and_keeps_its_usage(count: int) -> None:
+    """It is no outage: fewer leads may fit, and what its headers said of usage is not lost."""
+
+    async def scenario(world: World) -> None:
+        usage = b'X-App-Usage: {"call_count":28,"total_time":1,"total_cputime":1}\r\n'
+        world.server.says.append(answer(b"x" * 100_001).replace(b"\r\n", b"\r\n" + usage, 1))
+        with pytest.raises(AnswerTooLarge) as told:
+            await world.read_leads(*map(str, range(1, count + 1)))
+        assert [u.percent for u in told.value.usages or ()] == [28]
 
     on_world(scenario, max_body_bytes=100_000)
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.fakes.graph import FakeBudget, FakeTokens, PagesGraph
+from tests.fakes.graph import FakeBudget, FakeTokens, PagesGraph, answered
 from tests.fakes.leads import OTHER_PAGE, PAGE, at
 from tests.fakes.time import NOW, FrozenClock
 from worker.budget.policy import Answer, Lane, Refusal
@@ -517,3 +517,21 @@ def test_tokens_that_are_refused_one_after_the_other_end_the_listing() -> None:
     told = bench.discover()
     assert (told.whole, told.reason) == (False, "token_refused")
     assert len(bench.graph.tokens) == 2
+
+
+@pytest.mark.parametrize("refused", [PermissionRefused("told"), TooMuchAsked("told")])
+def test_a_listing_that_is_refused_is_heard_before_the_next_is_asked_for(refused: LeadSyncError) -> None:
+    """A scope on trial grants nothing until its answer is told, and any answer but a throttle tells it."""
+    bench = Bench()
+    bench.graph.says[PAGE] += [answered(refused), forms(1)]
+    assert bench.discover().whole
+    assert len(bench.budget.usages) == len(bench.budget.asked) == 2
+
+
+def test_a_throttled_listing_hands_its_usage_on() -> None:
+    """By it the budget knows which ad account is meant."""
+    usage = Usage("777", "ads_management", 100, 1, 1, 20)
+    bench = Bench()
+    bench.graph.says[PAGE] += [answered(Throttled("told", until=at(9), scope="ad_account"), usage)]
+    bench.discover()
+    assert bench.budget.closed_with == [(usage,)]

@@ -28,6 +28,7 @@ PURE = {
 
 PIPELINE = PURE | {
     "worker.asks",
+    "worker.granted",
     "worker.listing",
     "worker.ports",
     "worker.reading",
@@ -69,7 +70,7 @@ LAYERS: dict[str, set[str]] = {
     "sandbox": {"sandbox", "worker.logs"},
     # By default the worker may lean on itself; the files below on less.
     "worker": {"worker"},
-    "worker.errors": set(),
+    "worker.errors": {"worker.graph.usage"},
     "worker.inbox": set(),
     "worker.trail": set(),
     "worker.logs": set(),
@@ -95,7 +96,7 @@ LAYERS: dict[str, set[str]] = {
     "worker.lead": {"worker.errors", "worker.inbox"},
     "worker.batches": PURE,
     "worker.outcomes": PURE,
-    "worker.graph.usage": PURE | {"worker.graph"},
+    "worker.graph.usage": set(),
     "worker.graph.wire": PURE | {"worker.graph", "worker.json_text"},
     "worker.graph.faults": PURE | {"worker.graph"},
     "worker.asks": PURE | {"worker.graph.wire"},
@@ -104,6 +105,7 @@ LAYERS: dict[str, set[str]] = {
     "worker.reading": PIPELINE | {"worker.tokens"},
     "worker.listing": PIPELINE | {"worker.tokens"},
     "worker.verdicts": PIPELINE,
+    "worker.granted": {"worker.budget.policy", "worker.errors", "worker.graph.usage", "worker.graph.wire"},
     "worker.limits": PIPELINE | {"worker.tokens"},
     "worker.result_pages": {"worker.asks"},
     "worker.slices": set(),

@@ -10,13 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.fakes.graph import FakeBudget, FakeGraph, FakeTokens, FormGraph
+from tests.fakes.graph import FakeBudget, FakeGraph, FakeTokens, FormGraph, answered
 from tests.fakes.leads import FORM, OTHER_PAGE, PAGE, at, graph_lead, in_flight
 from tests.fakes.time import NOW, FrozenClock
 from worker.asks import RESULT_PAGE_LIMIT, USUAL_RATE, ByListing, plan
 from worker.batches import InFlight
 from worker.budget.policy import Grant, Lane, Refusal
 from worker.errors import (
+    AnswerTooLarge,
     GrantLapsed,
     GraphUnavailable,
     LeadSyncError,
@@ -215,11 +216,11 @@ def test_an_error_of_a_result_page_is_everybody_s_who_is_left(error: LeadSyncErr
 
 
 def test_a_page_without_a_token_is_not_listed() -> None:
-    """No call is made without a token, and the Page is parked."""
+    """No call is made without a token, none is granted, and the Page is parked."""
     bench = Bench()
     settled, _ = bench.by_listing(an_ask(8), OTHER_PAGE)
     assert outcomes(settled) == {Park("token_refused")}
-    assert bench.calls == 0
+    assert (bench.calls, bench.budget.asked) == (0, [])
 
 
 @pytest.mark.parametrize("error", [NotVisibleYet("t"), PermissionRefused("t"), RequestRefused("t")])
@@ -504,3 +505,32 @@ def test_tokens_that_are_refused_one_after_the_other_come_to_an_end() -> None:
     settled, left = bench.by_listing(an_ask(12))
     assert (settled, len(left)) == ([], 12)
     assert len(bench.graph.listed) == 12 // CALLS_OF_IDS
+
+
+def test_a_listing_of_one_lead_that_is_too_large_is_left_to_be_read_by_id() -> None:
+    """Reading by id tells which one it is; the form's listings are asked for as many as ever."""
+    bench = Bench().told(*[answered(AnswerTooLarge("t"))] * 9)
+    _, left = bench.by_listing(an_ask(200))
+    assert (bench.calls, len(left)) == (9, 200)
+    bench.told(page([1]))
+    bench.by_listing(an_ask(8))
+    assert bench.limits[-1] == 500
+
+
+@pytest.mark.parametrize(
+    "error", [PermissionRefused("t"), RequestRefused("t"), NotVisibleYet("t"), TooMuchAsked("t")]
+)
+def test_a_listing_that_is_refused_is_heard_before_anything_is_asked_again(error: LeadSyncError) -> None:
+    """A scope on trial grants nothing until its answer is told, and any answer but a throttle tells it."""
+    bench = Bench().told(answered(error), page([1]))
+    bench.by_listing(an_ask(8))
+    assert bench.budget.usages[0] == (PAGE, ())
+    assert len(bench.budget.usages) == len(bench.budget.asked)
+
+
+def test_a_throttled_listing_hands_its_usage_on() -> None:
+    """By it the budget knows which ad account is meant."""
+    usage = Usage("777", "ads_management", 100, 1, 1, 20)
+    bench = Bench().told(answered(Throttled("t", until=at(9), scope="ad_account"), usage))
+    bench.by_listing(an_ask(8))
+    assert bench.budget.closed_with == [(usage,)]

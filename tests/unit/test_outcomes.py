@@ -21,6 +21,7 @@ from worker.errors import (
     Unreadable,
 )
 from worker.outcomes import (
+    TOO_LARGE_ATTEMPTS,
     DeadLetter,
     Outcome,
     Park,
@@ -90,6 +91,18 @@ def test_each_error_of_the_tree_has_one_outcome(error: LeadSyncError) -> None:
     outcome = judged(error)
     assert type(outcome) is expected
     assert outcome.reason.startswith(error.reason)  # type: ignore[union-attr]
+
+
+def test_a_lead_that_is_too_large_alone_is_given_up_soon() -> None:
+    """It does not shrink: a few tries, in case something on the way had swollen it, then it says why."""
+    for failed in range(TOO_LARGE_ATTEMPTS - 1):
+        told = judged(errors.AnswerTooLarge("told"), attempts=failed, last_reason="answer_too_large")
+        assert isinstance(told, Retry)
+        assert told.attempts == failed + 1
+    last = judged(
+        errors.AnswerTooLarge("told"), attempts=TOO_LARGE_ATTEMPTS - 1, last_reason="answer_too_large"
+    )
+    assert last == DeadLetter("answer_too_large")
 
 
 @pytest.mark.parametrize("error", [LeadSyncError("?"), errors.ConfigurationError("?")])

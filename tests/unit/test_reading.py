@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter, deque
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -11,13 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from tests.fakes.graph import FakeBudget, FakeGraph, FakeTokens
+from tests.fakes.graph import FakeBudget, FakeGraph, FakeTokens, answered
 from tests.fakes.leads import OTHER_PAGE, PAGE, at, graph_lead, in_flight
 from tests.fakes.time import NOW, FrozenClock
 from worker.asks import ById
 from worker.batches import InFlight
 from worker.budget.policy import Grant, Lane, Refusal
 from worker.errors import (
+    AnswerTooLarge,
     GrantLapsed,
     GraphUnavailable,
     ItemUnanswered,
@@ -33,7 +35,7 @@ from worker.errors import (
 )
 from worker.graph.usage import Usage
 from worker.graph.wire import LeadsRead
-from worker.outcomes import DeadLetter, Outcome, Park, Retry, RetryPolicy, Snooze, Stored
+from worker.outcomes import TOO_LARGE_ATTEMPTS, DeadLetter, Outcome, Park, Retry, RetryPolicy, Snooze, Stored
 from worker.reading import REDUCED_FOR, REFUSALS_TO_REDUCE, UNANSWERED_AGAIN, LeadReader
 from worker.verdicts import LEDGER_AGAIN, Verdicts
 
@@ -147,11 +149,11 @@ def test_an_error_of_the_whole_request_is_everybody_s(
 
 
 def test_a_page_without_a_token_is_parked_unasked() -> None:
-    """No call is made without a token."""
+    """No call is made without a token, and none granted: of a scope on trial that would be the trial."""
     bench = Bench()
     reference = in_flight(1, OTHER_PAGE)
     assert bench.read(reference, page_id=OTHER_PAGE) == {"1": Park("token_refused")}
-    assert bench.graph.asked == []
+    assert (bench.graph.asked, bench.budget.asked) == ([], [])
 
 
 def test_one_bad_item_harms_no_other() -> None:
@@ -499,3 +501,48 @@ def test_tokens_that_are_refused_one_after_the_other_come_to_an_end() -> None:
     bench = Bench(says=deque([REFUSED] * 50), others=[f"token {n}" for n in range(50)])
     assert bench.kinds(*some(2)) == [Park, Park]
     assert len(bench.graph.asked) == 1 + UNANSWERED_AGAIN
+
+
+@pytest.mark.parametrize(
+    "error", [PermissionRefused("t"), RequestRefused("t"), NotVisibleYet("t"), TooMuchAsked("t")]
+)
+def test_an_answer_that_is_an_error_is_heard_before_anything_is_asked_again(error: LeadSyncError) -> None:
+    """A scope on trial grants nothing until its answer is told, and any answer but a throttle tells it."""
+    usage = Usage(PAGE, "leadgen", 7, 1, 1, 0)
+    bench = Bench(says=deque([answered(error, usage)]))
+    bench.read(in_flight(1))
+    assert bench.budget.usages[0] == (PAGE, (usage,))
+    assert len(bench.budget.usages) == len(bench.budget.asked)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_throttle_of_the_whole_request_hands_its_usage_on(count: int) -> None:
+    """By it the budget knows which ad account is meant."""
+    usage = Usage("777", "ads_management", 100, 1, 1, 20)
+    bench = Bench(says=deque([answered(Throttled("told", until=at(9), scope="ad_account"), usage)]))
+    bench.read(*some(count))
+    assert bench.budget.closed_with == [(usage,)]
+
+
+def test_a_lead_whose_answer_is_too_large_harms_none_beside_it_and_ends_dead() -> None:
+    """Its batch is halved down to it once; from then on it is read alone, a few times, and the reason is its own."""
+    bench = Bench()
+
+    def say(leadgen_ids: Sequence[str], fields: Sequence[str]) -> LeadsRead:
+        if "13" in leadgen_ids:
+            raise answered(AnswerTooLarge("told"))
+        return LeadsRead(tuple(graph_lead(i) for i in leadgen_ids), ())
+
+    bench.graph.says = deque([say] * 500)
+    first = bench.read(*some(50))
+    assert [i for i, outcome in first.items() if not isinstance(outcome, Stored)] == ["13"]
+    halving = len(bench.graph.asked)
+    assert halving <= 2 * 6 + 1
+    ended = first["13"]
+    while isinstance(ended, Retry):
+        huge = replace(in_flight(13), attempts=ended.attempts, failed_for=ended.reason)
+        outcomes = bench.read(*some(12), huge)
+        assert all(isinstance(outcome, Stored) for i, outcome in outcomes.items() if i != "13")
+        ended = outcomes["13"]
+    assert ended == DeadLetter("answer_too_large")
+    assert len(bench.graph.asked) - halving == 2 * (TOO_LARGE_ATTEMPTS - 1)

@@ -13,12 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.fakes.backfills import DAY, SECOND, Asked, ASlice, FakeRows, SpanGraph, after_now, spread
-from tests.fakes.graph import FakeBudget, FakeTokens
+from tests.fakes.graph import FakeBudget, FakeTokens, answered
 from tests.fakes.leads import FORM, OTHER_PAGE, PAGE
 from tests.fakes.time import NOW, FrozenClock
 from worker.asks import RESULT_PAGE_LIMIT
 from worker.budget.policy import Lane, Refusal
 from worker.errors import (
+    AnswerTooLarge,
     GrantLapsed,
     GraphUnavailable,
     LeadSyncError,
@@ -627,3 +628,57 @@ def test_tokens_that_are_refused_one_after_the_other_come_to_an_end() -> None:
     )
     assert bench.walk() == "parked"
     assert len(bench.graph.asked) == 1 + RENEWALS
+
+
+def test_a_lead_that_is_too_large_to_be_listed_is_dead_by_its_id_and_the_walk_goes_on() -> None:
+    """Its own row says so, those behind it are listed in usual numbers, and it costs few calls."""
+    leads = some(600)
+    bench = Bench(leads, huge=frozenset({"33"}))
+    assert bench.walk() == "done"
+    assert bench.stored == set(leads) - {"33"}
+    assert bench.rows.leads["33"] == DeadLetter("answer_too_large")
+    assert len(bench.graph.asked) < 25
+    assert bench.graph.asked[-1].limit == RESULT_PAGE_LIMIT
+    assert bench.row.one.attempts == 0
+
+
+def test_several_leads_that_are_too_large_are_each_dead_for_themselves() -> None:
+    """The first or the last of its slice, or next to another."""
+    leads = some(30)
+    bench = Bench(leads, huge=frozenset({"1", "12", "13", "30"}), order="oldest")
+    assert bench.walk() == "done"
+    assert bench.stored == set(leads) - bench.graph.huge
+
+
+def test_a_listing_that_is_too_large_even_for_an_id_comes_to_an_end() -> None:
+    """The slice fails for that reason after as many walks as for any failure, each of few calls."""
+    bench = Bench(some(3), refuses=lambda _: AnswerTooLarge("told"))
+    bench.rows.add(ASlice(span=HOUR))
+    bench.walk_all()
+    assert (bench.row.state, bench.row.reason) == ("failed", "answer_too_large")
+    assert len(bench.graph.asked) <= RetryPolicy().transient_attempts * 11
+
+
+def test_the_full_fields_are_asked_for_again_behind_a_lead_that_is_too_large() -> None:
+    """One lead's size says nothing of how others are read."""
+    bench = Bench(some(30), huge=frozenset({"12"}), order="oldest")
+    bench.walk()
+    assert not any(o.lead.in_part for o in bench.rows.leads.values() if isinstance(o, Stored))
+
+
+@pytest.mark.parametrize("scope", ["page", "ad_account"])
+def test_a_throttled_listing_hands_its_usage_on(scope: str) -> None:
+    """By it the budget knows which ad account is meant."""
+    usage = Usage("777", "ads_management", 100, 1, 1, 20)
+    bench = Bench(some(3)).faults(answered(Throttled("told", until=NOW, scope=scope), usage))
+    bench.walk()
+    assert bench.budget.closed_with == [(usage,)]
+
+
+@pytest.mark.parametrize("error", [PermissionRefused("t"), NotVisibleYet("t"), TooMuchAsked("t")])
+def test_a_listing_that_is_refused_is_heard_before_the_next_is_asked_for(error: LeadSyncError) -> None:
+    """A scope on trial grants nothing until its answer is told, and any answer but a throttle tells it."""
+    bench = Bench(some(3)).faults(answered(error))
+    bench.walk()
+    assert bench.budget.usages[0] == (PAGE, ())
+    assert len(bench.budget.usages) == len(bench.budget.asked)

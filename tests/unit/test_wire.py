@@ -569,3 +569,36 @@ def test_a_result_page_is_clean_where_postgres_can_hold_all_of_it(text: str, is_
     """Whole pairs of surrogates are letters; a NUL or a lone surrogate is none."""
     body = b'{"data": [{"id": "1", "name": "' + text.encode() + b'", "n": 12.5}]}'
     assert read_result_page(GraphAnswer(200, {}, body), NOW).is_clean == is_clean
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [(200, PermissionRefused), (80004, Throttled), (190, TokenRefused), (100, RequestRefused)],
+)
+@pytest.mark.parametrize("usage", [{}, {APP_HEADER: '{"call_count":28}'}])
+def test_an_error_carries_what_its_answer_said_of_usage(
+    code: int, kind: type[LeadSyncError], usage: dict[str, str]
+) -> None:
+    """Of leads, listings and forms; and that there was an answer is told even where it said nothing."""
+    answer = GraphAnswer(400, usage, json.dumps({"error": {"code": code}}).encode())
+    for read in (
+        lambda: read_answer(answer, ["1"], NOW),
+        lambda: read_answer(answer, TWO, NOW),
+        lambda: read_result_page(answer, NOW),
+        lambda: read_form(answer, NOW),
+    ):
+        with pytest.raises(kind) as told:
+            read()
+        assert [u.percent for u in told.value.usages or ()] == [28] * len(usage)
+        assert told.value.usages is not None
+
+
+@pytest.mark.parametrize(("usage", "told"), [({}, None), ({APP_HEADER: '{"call_count":28}'}, [28])])
+def test_an_outage_without_usage_may_be_no_word_of_graph(
+    usage: dict[str, str], told: list[float] | None
+) -> None:
+    """A gateway's page says nothing of throttles, so it is taken for no answer; usage comes from Meta alone."""
+    with pytest.raises(GraphUnavailable) as error:
+        read_answer(GraphAnswer(502, usage, b"<html>"), ["1"], NOW)
+    usages = error.value.usages
+    assert (usages and [u.percent for u in usages]) == told

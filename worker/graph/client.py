@@ -2,8 +2,9 @@
 
 It builds no request and reads no meaning into an answer (wire.py does both), it retries nothing and follows no
 redirect. Invariant: whatever goes wrong on the wire leaves as GraphUnavailable, whose message names the fault and
-neither URL nor token; a body is read up to its bound and no further; no byte of a request leaves after its grant's
-deadline, nor a second time under the same grant (aiohttp sends a GET again where a kept connection was dropped).
+neither URL nor token; a body is read up to its bound and no further, and a larger one leaves as AnswerTooLarge; no
+byte of a request leaves after its grant's deadline, nor a second time under the same grant (aiohttp sends a GET again
+where a kept connection was dropped).
 """
 
 from collections import Counter
@@ -19,7 +20,7 @@ import aiohttp
 import structlog
 
 from worker.budget.policy import Grant
-from worker.errors import GrantLapsed, GraphUnavailable, LeadSyncError
+from worker.errors import AnswerTooLarge, GrantLapsed, GraphUnavailable, LeadSyncError
 from worker.graph.counting import Call, calls_of, each, failed, given_up
 from worker.graph.wire import (
     FORM_FIELDS,
@@ -37,6 +38,7 @@ from worker.graph.wire import (
     read_answer,
     read_form,
     read_result_page,
+    reading,
 )
 from worker.metrics import CALLS, OK, REQUEST_SECONDS, Meter
 
@@ -187,8 +189,9 @@ class GraphClient:
                 allow_redirects=False,
                 trace_request_ctx=leave,
             ) as response:
-                body = await self._read_bounded(response)
                 told = {name.lower(): value for name, value in response.headers.items()}
+                with reading(told):
+                    body = await self._read_bounded(response)
         except TimeoutError:
             raise GraphUnavailable(f"Graph did not answer in {self._settings.timeout_seconds:g} s") from None
         except (aiohttp.ClientError, ValueError, OSError) as error:
@@ -208,7 +211,9 @@ class GraphClient:
             size += len(part)
             if size > self._settings.max_body_bytes:
                 response.close()
-                raise GraphUnavailable(f"Graph answered more than {self._settings.max_body_bytes} bytes")
+                raise AnswerTooLarge(
+                    f"Graph answered more than {self._settings.max_body_bytes} bytes; ask for less at once"
+                )
         return b"".join(parts)
 
     def _watch_version(self, served: str | None) -> None:

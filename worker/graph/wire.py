@@ -9,7 +9,8 @@ https://developers.facebook.com/docs/graph-api/guides/secure-requests
 import hashlib
 import hmac
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -156,36 +157,51 @@ def _quote(text: str) -> bytes:
     return quoted.replace(b" ", b"+")
 
 
+@contextmanager
+def reading(headers: Mapping[str, str]) -> Iterator[tuple[Usage, ...]]:
+    """Read an answer in here, and have what its headers say of usage; an error that it turns out to be carries that.
+
+    Not where Graph seems away and no usage is told: that may be a gateway's word, which says nothing of throttles.
+    """
+    usages = read_usage(headers)
+    try:
+        yield usages
+    except LeadSyncError as error:
+        if usages or not isinstance(error, GraphUnavailable):
+            error.usages = usages
+        raise
+
+
 def read_answer(answer: GraphAnswer, leadgen_ids: Sequence[str], now: datetime) -> LeadsRead:
     """What `answer` says of the leads that `lead_request(leadgen_ids, ...)` asked for.
 
     Raises an error of errors.py where the request as a whole failed; the failure of one item of a batch is that
     item's entry.
     """
-    usages = read_usage(answer.headers)
-    body, is_clean = _decipher(answer.body, answer.status)
-    if len(leadgen_ids) == 1:
-        _raise_error(answer.status, body, usages, now)
-        return LeadsRead((_with_id(body),), usages, is_clean)
-    if not isinstance(body, list):
-        _raise_error(answer.status, body, usages, now)
-        raise GraphUnavailable("Graph answered a batch with something that is no list")
-    if len(body) != len(leadgen_ids):
-        raise GraphUnavailable(f"Graph answered {len(body)} items to a batch of {len(leadgen_ids)}")
-    leads: list[object | LeadSyncError] = []
-    seen: dict[tuple[str | None, str], Usage] = {(u.scope_id, u.kind): u for u in usages}
-    item_headers: dict[str, str] = {}
-    item_usages: tuple[Usage, ...] = ()
-    is_clean = True
-    for item in body:
-        # Mostly an item says the same of usage as the one before it, and to read that costs more than the lead.
-        if (headers := _item_headers(item)) != item_headers:
-            item_headers, item_usages = headers, read_usage(headers)
-            seen.update({(u.scope_id, u.kind): u for u in item_usages})
-        lead, is_clean_lead = _read_item(item, item_usages, now)
-        is_clean = is_clean and is_clean_lead
-        leads.append(lead)
-    return LeadsRead(tuple(leads), tuple(seen.values()), is_clean)
+    with reading(answer.headers) as usages:
+        body, is_clean = _decipher(answer.body, answer.status)
+        if len(leadgen_ids) == 1:
+            _raise_error(answer.status, body, usages, now)
+            return LeadsRead((_with_id(body),), usages, is_clean)
+        if not isinstance(body, list):
+            _raise_error(answer.status, body, usages, now)
+            raise GraphUnavailable("Graph answered a batch with something that is no list")
+        if len(body) != len(leadgen_ids):
+            raise GraphUnavailable(f"Graph answered {len(body)} items to a batch of {len(leadgen_ids)}")
+        leads: list[object | LeadSyncError] = []
+        seen: dict[tuple[str | None, str], Usage] = {(u.scope_id, u.kind): u for u in usages}
+        item_headers: dict[str, str] = {}
+        item_usages: tuple[Usage, ...] = ()
+        is_clean = True
+        for item in body:
+            # Mostly an item says the same of usage as the one before it, and to read that costs more than the lead.
+            if (headers := _item_headers(item)) != item_headers:
+                item_headers, item_usages = headers, read_usage(headers)
+                seen.update({(u.scope_id, u.kind): u for u in item_usages})
+            lead, is_clean_lead = _read_item(item, item_usages, now)
+            is_clean = is_clean and is_clean_lead
+            leads.append(lead)
+        return LeadsRead(tuple(leads), tuple(seen.values()), is_clean)
 
 
 def leads_request(
@@ -255,12 +271,12 @@ def form_request(
 
 def read_form(answer: GraphAnswer, now: datetime) -> FormRead:
     """The form that `answer` holds. Raises an error of errors.py where the request failed."""
-    usages = read_usage(answer.headers)
-    body, _ = _decipher(answer.body, answer.status)
-    _raise_error(answer.status, body, usages, now)
-    if not isinstance(body, dict) or "id" not in body:
-        raise GraphUnavailable("Graph answered with something that is no form")
-    return FormRead(body, usages)
+    with reading(answer.headers) as usages:
+        body, _ = _decipher(answer.body, answer.status)
+        _raise_error(answer.status, body, usages, now)
+        if not isinstance(body, dict) or "id" not in body:
+            raise GraphUnavailable("Graph answered with something that is no form")
+        return FormRead(body, usages)
 
 
 def read_result_page(answer: GraphAnswer, now: datetime) -> ResultPage:
@@ -269,21 +285,21 @@ def read_result_page(answer: GraphAnswer, now: datetime) -> ResultPage:
     Only an absent `next` ends a listing: a result page may be short, or empty, and go on. The URL in `next` carries
     the token and a host, so it is never followed.
     """
-    usages = read_usage(answer.headers)
-    body, is_clean = _decipher(answer.body, answer.status)
-    _raise_error(answer.status, body, usages, now)
-    entries = body.get("data") if isinstance(body, dict) else None
-    if not isinstance(body, dict) or not isinstance(entries, list):
-        raise GraphUnavailable("Graph answered a listing with something that is none")
-    paging = body.get("paging")
-    paging = paging if isinstance(paging, dict) else {}
-    cursors = paging.get("cursors")
-    after = cursors.get("after") if isinstance(cursors, dict) else None
-    if not paging.get("next"):
-        return ResultPage(tuple(entries), None, usages, is_clean)
-    if not isinstance(after, str) or not after:
-        raise GraphUnavailable("Graph answered a listing that goes on without saying from where")
-    return ResultPage(tuple(entries), after, usages, is_clean)
+    with reading(answer.headers) as usages:
+        body, is_clean = _decipher(answer.body, answer.status)
+        _raise_error(answer.status, body, usages, now)
+        entries = body.get("data") if isinstance(body, dict) else None
+        if not isinstance(body, dict) or not isinstance(entries, list):
+            raise GraphUnavailable("Graph answered a listing with something that is none")
+        paging = body.get("paging")
+        paging = paging if isinstance(paging, dict) else {}
+        cursors = paging.get("cursors")
+        after = cursors.get("after") if isinstance(cursors, dict) else None
+        if not paging.get("next"):
+            return ResultPage(tuple(entries), None, usages, is_clean)
+        if not isinstance(after, str) or not after:
+            raise GraphUnavailable("Graph answered a listing that goes on without saying from where")
+        return ResultPage(tuple(entries), after, usages, is_clean)
 
 
 def read_object(answer: GraphAnswer, now: datetime) -> dict[str, Any]:
