@@ -289,6 +289,7 @@ def _closed_scope(page_id: str, scope: str, usages: tuple[Usage, ...], also: tup
     """The ledger's name of the scope that a throttle code closes: the Page itself where nothing says whose it is."""
     if scope == "app":
         return APP_SCOPE
-    told = (_scope_of(usage, also) for usage in usages)
+    # A batch may tell of several accounts; the fullest is the one that closed.
+    told = (_scope_of(usage, also) for usage in sorted(usages, key=lambda usage: -usage.percent))
     named = [name for name in (*told, *also) if name.startswith(f"{scope}:")]
     return page_scope(page_id) if scope == "page" or not named else named[0]
