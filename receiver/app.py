@@ -32,8 +32,8 @@ _log = structlog.get_logger()
 class Intake(Protocol):
     """Where deliveries go; receiver.publisher.Publisher in production."""
 
-    def publish(self, delivery: Delivery, since: float) -> None:
-        """Take the whole delivery, which came in at `since` of the monotonic clock, or raise QueueUnavailable."""
+    def publish(self, delivery: Delivery, waited: float) -> None:
+        """Take the whole delivery, which `waited` so many seconds for a thread, or raise QueueUnavailable."""
 
     def count(self, verdict: Verdict) -> None:
         """Count a refusal, at next to no cost."""
@@ -69,7 +69,7 @@ def _route_webhook(app: Flask, settings: Settings, intake: Intake) -> None:
     def take_delivery() -> Response:
         body = _body(settings.max_body_bytes)
         signature.verify(body, request.headers.get(signature.HEADER), secrets)
-        intake.publish(read(body, received_at=time.time_ns() // 1_000_000), arrival.since())
+        intake.publish(read(body, received_at=time.time_ns() // 1_000_000), arrival.waited())
         return _text("ok", 200)
 
 

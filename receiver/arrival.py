@@ -1,9 +1,10 @@
-"""waitress' queue of whole requests -> since when the request that this thread serves has been waiting.
+"""waitress' queue of whole requests -> how long the request that this thread serves had waited for it.
 
 All threads may be held up by a slow Redis, and who waited for one of them has used up time that the sender counts.
 This file refuses nothing; how late is too late is the publisher's rule.
 
-Invariant: `since` is never later than the call. Under another server, which tells nothing, it is the call itself.
+Invariant: what serving takes is not counted: a request that takes long to read would be refused each time it comes.
+Under another server, which tells nothing, nobody waited.
 """
 
 import time
@@ -12,13 +13,12 @@ from typing import Any, Final
 
 from waitress.task import ThreadedTaskDispatcher
 
-_SINCE: Final[ContextVar[float | None]] = ContextVar("leadsync_request_since", default=None)
+_WAITED: Final[ContextVar[float]] = ContextVar("leadsync_request_waited", default=0.0)
 
 
-def since() -> float:
-    """When the request of this thread was whole, by `time.monotonic`."""
-    stamped = _SINCE.get()
-    return time.monotonic() if stamped is None else stamped
+def waited() -> float:
+    """Seconds between when the request of this thread was whole and when a thread took it."""
+    return _WAITED.get()
 
 
 class StampingDispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]  # waitress has no types
@@ -38,11 +38,11 @@ class _Stamped:
         self._task, self._at = task, time.monotonic()
 
     def service(self) -> None:
-        token = _SINCE.set(self._at)
+        token = _WAITED.set(time.monotonic() - self._at)
         try:
             self._task.service()
         finally:
-            _SINCE.reset(token)
+            _WAITED.reset(token)
 
     def cancel(self) -> None:
         self._task.cancel()

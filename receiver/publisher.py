@@ -2,8 +2,8 @@
 
     Delivery -> refusal? -> with other threads' -> take.lua (bodies, references, Pages, counts, bell) -> doorbell
 
-A delivery has PROMPT_SECONDS from its arrival to its answer, for Meta counts an answer that comes later as none: what
-is late before it is written is refused unwritten, and a write waits for no longer than is left.
+A delivery has PROMPT_SECONDS for its answer, the wait for a thread included, for Meta counts an answer that comes later
+as none: what is late before it is written is refused unwritten, and a write waits for no longer than is left.
 
 The only file here that knows redis and celery. It does not judge what a delivery says (delivery.py) nor how
 full is too full (capacity.py), nor does it know how take.lua is told (parts.py) or who writes together (together.py).
@@ -44,9 +44,9 @@ from receiver.together import Together
 from worker.inbox import BELL, COUNTERS, DRAIN_TASK, LIVE_QUEUE, SET_ASIDE, STREAM
 
 PROMPT_SECONDS: Final = 0.95
-"""From a delivery's arrival to its answer, whichever that is."""
+"""For a delivery's wait for a thread, and for all that is asked of Redis until its answer, whichever that is."""
 BEGIN_SECONDS: Final = 0.4
-"""No write begins later than this after the arrival: what is left suffices for a Redis that is only slow."""
+"""No write begins after so much of that: what is left suffices for a Redis that is only slow."""
 LEAST_SECONDS: Final = 0.35
 """A write that connecting left less time is not begun."""
 CONNECT_SECONDS: Final = 0.3
@@ -123,11 +123,13 @@ class Publisher:
         self._flushing = threading.Lock()
         self._flushed_at = clock()
 
-    def publish(self, delivery: Delivery, since: float) -> None:
+    def publish(self, delivery: Delivery, waited: float) -> None:
         """Put all of `delivery` into the stream, or raise QueueUnavailable. Wakes a worker if none listens.
 
-        `since` is when the delivery came in, by `clock`.
+        `waited` are the seconds of its time that were over before it was read. Reading it is not counted: what takes
+        long would be refused whenever it came.
         """
+        since = self._clock() - waited
         try:
             self._refuse_if_late(since)
             self.check()

@@ -35,7 +35,7 @@ class Basket:
     def __init__(self) -> None:
         self.taken: list[Delivery] = []
 
-    def publish(self, delivery: Delivery, since: float) -> None:
+    def publish(self, delivery: Delivery, waited: float) -> None:
         if delivery.body.endswith(FULL):
             raise QueueUnavailable("the stream is full")
         self.taken.append(delivery)

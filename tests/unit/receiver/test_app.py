@@ -26,7 +26,7 @@ class Basket:
         self.counted: list[Verdict] = []
         self.failure: Exception | None = None
 
-    def publish(self, delivery: Delivery, since: float) -> None:
+    def publish(self, delivery: Delivery, waited: float) -> None:
         self.check()
         self.taken.append(delivery)
 

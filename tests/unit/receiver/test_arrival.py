@@ -1,7 +1,6 @@
-"""Since when a request has been waiting, by the thread that serves it."""
+"""How long a request waited for the thread that serves it."""
 
 import threading
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -14,16 +13,17 @@ PATIENT = 60.0
 
 
 class Request:
-    """What waitress queues. It says since when it has been waiting, once it is let go."""
+    """What waitress queues. It says how long it had waited, once it is let go."""
 
     def __init__(self) -> None:
-        self.go_on, self.over = threading.Event(), threading.Event()
-        self.since = 0.0
+        self.taken, self.go_on, self.over = threading.Event(), threading.Event(), threading.Event()
+        self.waited = -1.0
         self.cancelled = False
 
     def service(self) -> None:
+        self.taken.set()
         assert self.go_on.wait(PATIENT)
-        self.since = arrival.since()
+        self.waited = arrival.waited()
         self.over.set()
 
     def cancel(self) -> None:
@@ -39,24 +39,29 @@ def dispatcher() -> Iterator[StampingDispatcher]:
     dispatcher.shutdown()
 
 
-def test_a_request_waits_from_when_it_was_whole(dispatcher: StampingDispatcher) -> None:
-    """Not from when a thread was free for it."""
+def test_a_request_waits_from_when_it_was_whole_until_a_thread_takes_it(
+    dispatcher: StampingDispatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What serving takes is not counted: what takes long would be refused each time it comes."""
+    now = [1_000.0]
+    monkeypatch.setattr(arrival.time, "monotonic", lambda: now[0])
     first, second = Request(), Request()
     dispatcher.add_task(first)
+    assert first.taken.wait(PATIENT)
     dispatcher.add_task(second)
-    queued = time.monotonic()
+    now[0] += 7
     first.go_on.set()
-    assert first.over.wait(PATIENT)
-    assert first.since <= queued
+    assert second.taken.wait(PATIENT)
+    now[0] += 30
     second.go_on.set()
+    assert first.over.wait(PATIENT)
     assert second.over.wait(PATIENT)
-    assert first.since <= second.since <= queued
+    assert (first.waited, second.waited) == (0, 7)
 
 
-def test_outside_of_a_request_it_is_now(dispatcher: StampingDispatcher) -> None:
+def test_outside_of_a_request_nobody_waited() -> None:
     """As under a server that stamps nothing."""
-    before = time.monotonic()
-    assert before <= arrival.since() <= time.monotonic()
+    assert arrival.waited() == 0
 
 
 def test_what_still_waits_at_the_end_is_cancelled(dispatcher: StampingDispatcher) -> None:
@@ -64,8 +69,7 @@ def test_what_still_waits_at_the_end_is_cancelled(dispatcher: StampingDispatcher
     busy, waiting = Request(), Request()
     dispatcher.add_task(busy)
     dispatcher.add_task(waiting)
-    while dispatcher.queue and dispatcher.queue[0]._task is busy:
-        threading.Event().wait(0.001)
+    assert busy.taken.wait(PATIENT)
     dispatcher.shutdown(timeout=0)
     assert waiting.cancelled
     busy.go_on.set()
