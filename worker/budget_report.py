@@ -141,7 +141,7 @@ def render(report: Mapping[str, Any]) -> Group:
     """The report as a table of 80 columns, and a line for each Page of which there is more to say."""
     parts: list[Any] = []
     if "error" in report:
-        parts.append(f"[red]{report['error']}[/]")
+        parts.append(Text(report["error"], "red"))
     parts += [
         f"[red]closed by Meta:[/] {scope['scope']} for {scope['seconds']:,.0f} s more,"
         f" {scope['throttles_in_a_row']} throttles in a row"

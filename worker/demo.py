@@ -81,7 +81,7 @@ def run(*, leads: int, latency: float, keep: Path | None, console: Console) -> i
                 verdict = _send_and_watch(settings, sandbox_url, leads, console)
                 _print_verdict(verdict, get_json(f"{sandbox_url}/sandbox/calls"), latency, console)
         except (StartFailed, LeadSyncError, OSError) as error:
-            console.print(f"[red]the demo could not run:[/] {error}")
+            console.print(Text.assemble(("the demo could not run: ", "red"), str(error)))
             _print_tail(log_path, console)
             return 1
         except KeyboardInterrupt:
@@ -90,7 +90,7 @@ def run(*, leads: int, latency: float, keep: Path | None, console: Console) -> i
         if not verdict.good:
             _print_tail(log_path, console)
     if keep:
-        console.print(f"data and logs are in [bold]{keep}[/]")
+        console.print(Text.assemble("data and logs are in ", (str(keep), "bold")))
     console.print(f"all processes are ended, {time.monotonic() - began:.0f} s in all")
     return 0 if verdict.good else 1
 

@@ -4,7 +4,7 @@ It keeps no state on disk: every entry is an interval of seconds. Invariants: a 
 next one rings again; a clock that is set back delays no entry by more than its interval.
 """
 
-from typing import Any
+from typing import Any, Final
 
 import redis
 import structlog
@@ -13,10 +13,14 @@ from kombu.exceptions import OperationalError
 
 from worker.app import send
 from worker.doorbell import BACKFILL_BELL_OF, RESUME_BELL_OF, Doorbell
-from worker.inbox import BACKFILL_TASK, DRAIN_TASK, RESUME_TASK, UPKEEP_QUEUE
+from worker.inbox import BACKFILL_TASK, DRAIN_TASK, QUEUES, RESUME_TASK, UPKEEP_QUEUE
 from worker.stream import note_schedule
 
 log = structlog.get_logger("schedule")
+
+MOST_LYING: Final = 500
+"""Doorbells in a queue. More come together only where nobody works on it: there they would fill Redis, and who comes to
+work on it would throw the oldest away as too old."""
 
 
 class DoorbellScheduler(Scheduler):
@@ -61,5 +65,7 @@ class DoorbellScheduler(Scheduler):
                 self._bell.ring(BACKFILL_BELL_OF)
             else:
                 send(self.app, entry.task, UPKEEP_QUEUE)
+            for queue in QUEUES:
+                self._client.ltrim(queue, 0, MOST_LYING - 1)
         except (redis.RedisError, OperationalError, OSError) as error:
             log.warning("ring_failed", task=entry.task, error=type(error).__name__)

@@ -4,6 +4,7 @@ Invariant: what the settings name is used (DATABASE_URL, REDIS_URL) and only wha
 """
 
 import errno
+import ipaddress
 import json
 import socket
 import sys
@@ -12,11 +13,11 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.error import URLError
 
 from worker.embedded import prepare_postgres, prepare_redis
-from worker.embedded.server import write_private
+from worker.embedded.server import make_data_dir, write_private
 from worker.errors import ConfigurationError
 from worker.inbox import BACKFILL_QUEUE, LIVE_QUEUE, UPKEEP_QUEUE
 from worker.sealing import new_key
@@ -24,6 +25,8 @@ from worker.settings import Settings, environment
 from worker.supervisor import BEAT, RECEIVER, WORKERS, ProcessSpec
 
 URLS_FILE: Final = "urls.json"
+LOOPBACK: Final = "127.0.0.1"
+"""Where receiver and exporter listen unless a setting says otherwise."""
 KEYS_FILE: Final = "token.keys"
 """The key that seals tokens, where the settings name none."""
 
@@ -43,6 +46,7 @@ def build_stack(
     settings: Settings, data_dir: Path, *, held: ExitStack, extra: Mapping[str, str] | None = None
 ) -> Stack:
     """The specs for `settings`. `extra` is added to every child's environment; `held` keeps the data directory ours."""
+    make_data_dir(data_dir)
     servers: list[ProcessSpec] = []
     redis_url, database_url = settings.redis_url, settings.database_url
     if not redis_url:
@@ -62,33 +66,63 @@ def build_stack(
         env["TOKEN_KEYS_FILE"] = str(keys_file)
     port = env.get("RECEIVER_PORT", settings.receiver_port)
     metrics_port = int(env.get("METRICS_PORT") or settings.metrics_port)
-    base = f"http://127.0.0.1:{port}"
+    base = f"http://{_reached_at(env.get('RECEIVER_HOST', ''))}:{port}"
     ours = (*_ours(env, f"{base}/healthz"), *_exporter(env, metrics_port))
     return Stack((*servers, *ours), database_url, redis_url, f"{base}/webhook", keys_file)
 
 
 def refuse_taken_ports(settings: Settings) -> None:
     """Raise ConfigurationError where another process listens on a port that receiver or exporter will want."""
-    wanted = {"RECEIVER_PORT": settings.receiver_port, "METRICS_PORT": settings.metrics_port}
+    receiver_host = environment().get("RECEIVER_HOST") or LOOPBACK
+    wanted = {
+        "RECEIVER_PORT": (receiver_host, settings.receiver_port),
+        "METRICS_PORT": (LOOPBACK, settings.metrics_port),
+    }
     taken = [
         f"{name}: port {port} of this machine is taken already; end the process that listens there (another"
         f" `leadsync up`?), or set another {name} in .env"
-        for name, port in wanted.items()
-        if port and _is_taken(port)
+        for name, (host, port) in wanted.items()
+        if port and _is_taken(host, port)
     ]
     if taken:
         raise ConfigurationError("\n".join(taken))
 
 
-def _is_taken(port: int) -> bool:
-    with socket.socket() as probe:
-        # As servers do: what a former process left in TIME_WAIT is in nobody's way.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as error:
-            return error.errno == errno.EADDRINUSE
+def _is_taken(host: str, port: int) -> bool:
+    """Whether somebody listens where a server on `host` is to; what is no address of ours, the server tells itself."""
+    bare = None if host == "*" else host.strip("[]")
+    try:
+        found = socket.getaddrinfo(bare, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError:
+        return False
+    return any(_is_used(family, address) for family, _, _, _, address in found)
+
+
+def _is_used(family: socket.AddressFamily, address: Any) -> bool:
+    try:
+        with socket.socket(family) as probe:
+            # As servers do: what a former process left in TIME_WAIT is in nobody's way.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            probe.bind(address)
+    except OSError as error:
+        return error.errno == errno.EADDRINUSE
     return False
+
+
+def _reached_at(host: str) -> str:
+    """The host, as a URL has it, under which this machine reaches a server that listens on `host`."""
+    bare = host.strip("[]")
+    if bare in ("", "*"):
+        return LOOPBACK
+    try:
+        address = ipaddress.ip_address(bare)
+    except ValueError:
+        return bare  # a name
+    if address.is_unspecified:
+        return LOOPBACK if address.version == 4 else "[::1]"
+    return bare if address.version == 4 else f"[{bare}]"
 
 
 def remember(stack: Stack, data_dir: Path) -> None:
@@ -103,7 +137,6 @@ def _keep_key(data_dir: Path) -> Path:
     """The file with this data directory's own key; made once, and readable by its owner only."""
     path = (data_dir / KEYS_FILE).absolute()
     if not path.exists():
-        data_dir.mkdir(parents=True, exist_ok=True)
         write_private(path, new_key().text + "\n")
     return path
 
@@ -123,9 +156,10 @@ def command(*words: str) -> tuple[str, ...]:
 
 
 def answers(url: str) -> bool:
-    """Whether a GET of this loopback `url` is answered with 200."""
+    """Whether a GET of this `url` of this machine is answered with 200; a proxy is not asked, whatever is set."""
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with urllib.request.urlopen(url, timeout=1) as response:
+        with direct.open(url, timeout=1) as response:
             return bool(response.status == 200)
     except (URLError, OSError):
         return False

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from worker.budget.ledger import APP_SCOPE, ScopeState, page_scope
 from worker.clock import now
@@ -198,7 +199,7 @@ def _plain_table(title: str) -> Table:
 def _stream(stream: Mapping[str, Any], now: float) -> Table:
     table = _plain_table("[bold]Redis")
     if "error" in stream:
-        table.add_row("[red]away", stream["error"])
+        table.add_row("[red]away", Text(stream["error"]))
         return table
     table.add_row("references in the stream", f"{stream['length']:,}")
     if stream["oldest_at"] is not None:
@@ -233,7 +234,7 @@ def _age(at_ms: int, now: float) -> str:
 def _rows(rows: Any) -> Table:
     table = _plain_table("\n[bold]Postgres")
     if isinstance(rows, Mapping):
-        table.add_row("[red]away", rows["error"])
+        table.add_row("[red]away", Text(rows["error"]))
         return table
     colours = {"stored": "green", "waiting": "yellow", "dead": "red"}
     for row in rows:

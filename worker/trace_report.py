@@ -379,7 +379,7 @@ def _facts(told: Mapping[str, Any]) -> Table:
         table.add_row("announced", "never")
     stream = told["stream"]
     if "error" in stream:
-        table.add_row("Redis", stream["error"])
+        table.add_row("Redis", Text(stream["error"]))
     else:
         table.add_row("in the stream", _lying(stream))
     if row:

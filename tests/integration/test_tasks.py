@@ -1,16 +1,25 @@
-"""What Celery calls: one run on this process' runtime, and the doorbell answered as it begins."""
+"""What Celery calls: one run on this process' runtime, and the doorbell answered as it begins; the schedule."""
 
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import redis
 
 from worker.app import create_app
 from worker.doorbell import BACKFILL_BELL_OF, RESUME_BELL_OF, Bell, Doorbell
-from worker.inbox import BACKFILL_QUEUE, UPKEEP_QUEUE
+from worker.inbox import (
+    BACKFILL_QUEUE,
+    CHECK_TASK,
+    DEEP_TASK,
+    DRAIN_TASK,
+    LIVE_QUEUE,
+    TIDY_TASK,
+    UPKEEP_QUEUE,
+)
 from worker.runtime import Family
+from worker.schedule import MOST_LYING, DoorbellScheduler
 from worker.settings import read_settings
 from worker.tasks import Tasks
 
@@ -64,3 +73,31 @@ def test_a_task_that_has_begun_can_be_rung_for_again(
         assert not doorbell.ring(bell)
         getattr(tasks, task)()
     assert tasks.runtime.sent == [True]
+
+
+def test_doorbells_that_nobody_answers_do_not_pile_up(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a worker they once filled Redis, until the receiver answered 503. Those that go are the oldest."""
+    monkeypatch.setenv("REDIS_URL", redis_url)
+    scheduler = DoorbellScheduler(app=create_app(read_settings()))
+
+    def ring(task: str) -> None:
+        scheduler.apply_async(scheduler.schedule[task], advance=False)
+
+    with redis.Redis.from_url(redis_url) as client:
+        ring(TIDY_TASK)
+        for _ in range(MOST_LYING):
+            ring(CHECK_TASK)
+        ring(DEEP_TASK)
+        lying = cast(list[bytes], client.lrange(UPKEEP_QUEUE, 0, -1))
+        assert len(lying) == MOST_LYING
+        told = [
+            next(task for task in (TIDY_TASK, CHECK_TASK, DEEP_TASK) if task.encode() in each)
+            for each in lying
+        ]
+        assert told == [DEEP_TASK] + [CHECK_TASK] * (MOST_LYING - 1)  # a worker takes the last
+        client.rpush(LIVE_QUEUE, *["of others who ring"] * 2 * MOST_LYING)
+        ring(DRAIN_TASK)
+        assert client.llen(LIVE_QUEUE) == MOST_LYING
+        assert DRAIN_TASK.encode() in cast(bytes, client.lindex(LIVE_QUEUE, 0))

@@ -73,14 +73,16 @@ def test_up_serves_the_webhook_and_ends_on_one_interrupt(folder: Path, free_port
         [sys.executable, "-m", "worker", "up"],
         cwd=folder,
         env={**env, "PYTHONPATH": str(Path(__file__).parents[2])},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
+        stdout=(folder / "log").open("w"),
+        stderr=subprocess.STDOUT,
         text=True,
     )
     try:
-        assert up.stderr is not None
-        ready = up.stderr.readline()
-        assert f"webhook at http://127.0.0.1:{free_port}/webhook" in ready
+        deadline = time.monotonic() + 90
+        while "leadsync is up" not in (shown := (folder / "log").read_text()):
+            assert time.monotonic() < deadline, shown
+            time.sleep(0.1)
+        assert f"leadsync | leadsync is up: webhook at http://127.0.0.1:{free_port}/webhook" in shown
         query = f"hub.mode=subscribe&hub.challenge=4711&hub.verify_token={SECRETS['META_VERIFY_TOKEN']}"
         with urllib.request.urlopen(f"http://127.0.0.1:{free_port}/webhook?{query}", timeout=5) as answer:
             assert answer.read() == b"4711"

@@ -345,3 +345,37 @@ def test_a_reader_that_leaves_ends_the_run(program: Callable[[str], subprocess.P
     os.kill(pids[0], signal.SIGKILL)  # something to tell, and nobody to listen
     assert process.wait(20) == 0
     assert not any(map(is_alive, pids))
+
+
+def test_a_screen_that_nobody_reads_holds_up_no_child_and_no_end(
+    program: Callable[[str], subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    """After Ctrl-S, or in `| less`, the receiver once stood still in its next log line."""
+    beat = tmp_path / "beat"
+    far = 4 * 1024 * 1024 // 400  # more lines than pipes and queue hold
+    code = (
+        f"print('up', flush=True); [print('x' * 400, flush=True) for _ in range({far})];"
+        f"open({str(beat)!r}, 'a').write('through '); import signal; signal.pause()"
+    )
+    process = program(code)
+    pids = children_of(process)
+    deadline = time.monotonic() + 30
+    while not beat.exists() or beat.read_text().count("through") < 2:
+        assert time.monotonic() < deadline, "a child waits for the screen"
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 0
+    assert not any(map(is_alive, pids))
+
+
+def test_the_last_words_are_shown(supervise: Callable[..., Supervisor], output: Lines) -> None:
+    """Once the end is told, everything that was said on the way there is on the screen."""
+    code = (
+        "import signal, sys\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit('\\n'.join(f'word {n}' for n in range(2_000))))\n"
+        "print('up', flush=True); signal.pause()\n"
+    )
+    supervisor = supervise(python("worker", code))
+    output.wait_for("| up")
+    assert supervisor.stop() == 0
+    assert output.all()[-2_000:] == [f"worker   | word {n}" for n in range(2_000)]

@@ -39,5 +39,8 @@ def test_without_a_page_the_only_form_is_taken_and_of_several_none() -> None:
     with pytest.raises(click.UsageError) as refused:
         chosen(FORMS, None)
     assert "72  Dach  Page 11" in refused.value.message
+    with pytest.raises(click.UsageError) as refused:
+        chosen([*FORMS, {"form_id": "91", "name": "Roof\x1b[2J\n", "page_id": "13"}], None)
+    assert "91  Roof\ufffd[2J\ufffd  Page 13" in refused.value.message
     with pytest.raises(click.UsageError, match="no active form is known yet"):
         chosen(FORMS, "13")

@@ -239,7 +239,7 @@ async def _watch(settings: Settings, backfill_ids: list[int], *, quiet: bool) ->
         TextColumn("{task.fields[leads]} leads, {task.fields[rate]}/s, {task.fields[calls]} calls"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
     )
     console = Console(stderr=True)
     async with open_backfills(settings) as rows:
@@ -279,7 +279,9 @@ async def _until_ended(
                 if waits
                 else "is a worker of the queue `backfill` running? `leadsync status`"
             )
-            console.print(f"no progress for {IDLE_SECONDS:.0f} s ({why}); `leadsync backfills` tells more")
+            console.print(
+                f"no progress for {IDLE_SECONDS:.0f} s ({why}); `leadsync backfills` tells more", markup=False
+            )
         await asyncio.sleep(LOOK_SECONDS)
 
 
@@ -296,7 +298,8 @@ def _told_end(found: list[dict[str, Any]], seconds: float, console: Any, *, quie
     for row in found:
         if row["state"] == "failed":
             console.print(
-                f"backfill {row['backfill_id']}: {row['slices_failed']} slices failed: {row['reason']}"
+                f"backfill {row['backfill_id']}: {row['slices_failed']} slices failed: {row['reason']}",
+                markup=False,
             )
 
 

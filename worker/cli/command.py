@@ -6,8 +6,10 @@ settings or arguments are wrong.
 
 import asyncio
 import dataclasses
+import io
 import json
 import logging
+import sys
 from collections.abc import Coroutine, Iterable, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -18,6 +20,7 @@ from click.core import ParameterSource
 
 from worker import logs
 from worker.errors import ConfigurationError, LeadSyncError
+from worker.foreign_text import clean
 from worker.settings import Settings, read_settings
 
 if TYPE_CHECKING:
@@ -53,6 +56,13 @@ class CommandGroup(click.Group):
             ]
             with formatter.section(title):
                 formatter.write_dl(rows)
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Names are in all scripts; where an output's encoding lacks a sign, its number is shown."""
+        for output in (sys.stdout, sys.stderr):
+            if isinstance(output, io.TextIOWrapper):
+                output.reconfigure(errors="backslashreplace")
+        return super().main(*args, **kwargs)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -140,10 +150,11 @@ def print_rows(rows: "list[Row]", as_json: bool, *, empty: str) -> None:
         return
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(*rows[0])
     for row in rows:
-        table.add_row(*(cell(value) for value in row.values()))
+        table.add_row(*(Text(clean(cell(value))) for value in row.values()))
     Console().print(table)
 
 

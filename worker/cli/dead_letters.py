@@ -11,6 +11,7 @@ import click
 
 from worker.cli.command import answer_of, cell, data_dir_option, print_rows, settings_for
 from worker.errors import LeadSyncError
+from worker.foreign_text import clean
 from worker.settings import Settings
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def show_dead(leadgen_id: str, data_dir: Path) -> None:
             f"lead {leadgen_id} has no row here; `leadsync trace {leadgen_id}` looks in the stream and at Meta"
         )
     for name, value in row.items():
-        click.echo(f"{name:>16}  {cell(value)}")
+        click.echo(f"{name:>16}  {clean(cell(value))}")
 
 
 @dead_letters.command("replay")

@@ -182,7 +182,12 @@ def progress(name: str, size: int | None) -> Iterator[Callable[[int], None]]:
         if not console.is_terminal:
             yield lambda _: None
             return
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            DownloadColumn(),
+            TimeRemainingColumn(),
+        )
         bar = held.enter_context(Progress(*columns, console=console, transient=True))
         task = bar.add_task(name, total=size)
         yield lambda done: bar.update(task, completed=done)

@@ -47,7 +47,7 @@ def up(data_dir: Path) -> None:
         stack = build_stack(settings, data_dir, held=held)
         remember(stack, data_dir)
         ready = f"leadsync is up: webhook at {stack.webhook_url}; `leadsync status` tells how it goes"
-        sys.exit(supervise(stack.specs, on_ready=lambda: click.secho(ready, fg="green", err=True)))
+        sys.exit(supervise(stack.specs, on_ready=lambda: ready))
 
 
 @click.command()

@@ -11,6 +11,7 @@ import click
 from worker.cli.arguments import an_id
 from worker.cli.command import SERVERS, answer_of, data_dir_option, settings_for
 from worker.errors import LeadSyncError
+from worker.foreign_text import clean
 from worker.settings import Settings
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ async def _choose(witnesses: "TraceDesk", form_id: str | None, page_id: str | No
         # Of a named Page any form shows whether its leads arrive.
         if not active or (page_id is None and len(active) > 1):
             known = "".join(
-                f"\n  {row['form_id']}  {row['name'] or ''}  Page {row['page_id']}" for row in active
+                f"\n  {row['form_id']}  {clean(row['name'] or '')}  Page {row['page_id']}" for row in active
             )
             there = (
                 f"these are active:{known}"

@@ -108,8 +108,13 @@ def within(seconds: float, holds: Callable[[], bool]) -> bool:
 
 
 def make_data_dir(data_dir: Path) -> Path:
-    """The data directory, absolute, made if need be."""
-    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    """The data directory, absolute, made if need be. Raises ConfigurationError."""
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(
+            f"the data directory {data_dir} cannot be made: {error.strerror}; choose another one"
+        ) from None
     return data_dir.resolve()
 
 

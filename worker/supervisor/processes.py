@@ -37,6 +37,8 @@ STOP_SECONDS: Final = 30.0
 POLL_SECONDS: Final = 0.05
 LAST_LINES_SECONDS: Final = 1.0
 """A process that left its group may hold a dead child's pipe open; no more lines are waited for then."""
+LAST_WORDS_SECONDS: Final = 2.0
+"""At the end the screen is waited for so long, if it does not take what was said."""
 KILLED_BY_HAND: Final = 130
 _LAUNCH: Final = Path(__file__).with_name("launch.py")
 
@@ -233,6 +235,7 @@ class Supervisor:
         finally:
             self._stopping.set()
             self._bring_down()
+            self._console.finish(LAST_WORDS_SECONDS)
             self._ready.set()  # nobody waits for what will not come
             self._on_event("over")
 
