@@ -42,8 +42,8 @@ up: $(READY)  ## run it for real, with the settings in .env; Ctrl-C ends it
 
 # The system tests in three parts of much the same time; what is named in none is in the third.
 system = $(foreach name,$(1),tests/system/test_$(name).py)
-FIRST := $(call system,budget docs_commands metrics outages receiver_process trace)
-SECOND := $(call system,chaos commands connect forgetting live_path parking supervisor)
+FIRST := $(call system,budget docs_commands forgetting metrics outages receiver_process trace)
+SECOND := $(call system,chaos commands connect live_path parking supervisor)
 
 test: lint  ## lint, type-check, and run every test on a real Redis and Postgres
 	@$(run_parts)
