@@ -22,13 +22,13 @@ from tests.fakes.leads import FORM, OTHER_PAGE, PAGE, a_lead, in_flight
 from tests.fakes.time import NOW
 from tests.integration.test_backfills import a_plan, stored
 from worker.batches import InFlight
-from worker.conditions import Condition
+from worker.conditions import Condition, Needle
 from worker.erased import BODIES, ErasedList
 from worker.errors import LedgerUnavailable
 from worker.export_file import ExportFile
 from worker.forgetting import BATCH, Forgetter, Order
 from worker.importing import Importer
-from worker.inbox import ERASED, SET_ASIDE
+from worker.inbox import ERASED, SET_ASIDE, STREAM
 from worker.outcomes import DeadLetter, Outcome, Retry, Snooze, Stored
 from worker.store.backfills import BackfillStore
 from worker.store.erasures import ErasureStore
@@ -347,6 +347,40 @@ def test_a_search_goes_through_all_rows_in_parts(on_both: Any, monkeypatch: pyte
         looked_at: list[int] = []
         found = await world.forgetter.find([Condition.of("email", "ann@example.org")], looked_at.append)
         assert len(found.pages) == looked_at[-1] == 100
+
+    on_both(scenario)
+
+
+def test_a_lead_that_is_stored_during_a_search_is_found_or_told(
+    on_both: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the search has passed by its id: looked at again, or counted with those that are unread."""
+    monkeypatch.setattr("worker.forgetting.SPAN", 1)
+    ann = [{"name": "email", "values": ["ann@example.org"]}]
+
+    async def scenario(world: World) -> None:
+        await world.store(2, 3, 9, field_data=ann)
+        await world.settle(*((in_flight(i), Snooze(NOW, "x")) for i in (1, 4)))
+        await world.redis.xadd(STREAM, {"any": "entry"})
+        during = iter([(0,), (1,), (3,), *[()] * 7, (4,)])
+        span = world.rows.span
+
+        async def slow(needle: Needle, after: str, *others: Any) -> Any:
+            told = await span(needle, after, *others)
+            for leadgen_id in next(during, ()):
+                # As the worker does it, or an import that brings more of a lead that is here.
+                await world.sql("delete from leadgen where leadgen_id = %s", str(leadgen_id))
+                await world.store(leadgen_id, field_data=ann)
+            return told
+
+        monkeypatch.setattr(world.rows, "span", slow)
+        looked_at: list[int] = []
+        found = await world.forgetter.find([Condition.of("email", "ann@example.org")], looked_at.append)
+        assert next(during, None) is None
+        assert set(found.pages) == {"0", "1", "2", "3", "9"}
+        assert [form.leads for form in found.forms.values()] == [5]
+        assert found.unread == 2  # the lead 4, which was stored behind the second look, and the stream's
+        assert looked_at[-1] == 5
 
     on_both(scenario)
 

@@ -97,7 +97,7 @@ values (%(now)s, %(by_order_of)s, %(question)s, 0, %(took_from)s::jsonb)
 SPAN: Final = f"""
 with span as materialized (
     select leadgen_id, page_id, form_id, coalesce(created_time, stored_at, first_seen_at) as since,
-        field_data::text as told
+        case when %(since)s::text is null or age(xmin) <= age(%(since)s::text::xid) then field_data::text end as told
     from leadgen where leadgen_id > %(after)s order by leadgen_id limit %(most)s
 )
 select edge.last, edge.looked_at, found.leadgen_id, found.page_id, found.form_id, found.since, found.told
@@ -110,8 +110,14 @@ left join (
 """
 """The next rows by id: those that may match, with their answers, and how far that was.
 
+`since` leaves those that were last written before that mark; a clock would be that of whoever wrote.
 In a Turkish database lower('I') is no i, hence the collation; rows with letters beyond ASCII are always looked at.
 """
+
+MARK: Final = """
+select pg_snapshot_xmin(pg_current_snapshot())::xid::text as mark
+"""
+"""The oldest transaction that may still write: what is written from now on is of this one or a later one."""
 
 ABOUT: Final = """
 select greatest(reltuples, 0)::bigint as rows from pg_class where oid = 'leadgen'::regclass
@@ -281,11 +287,24 @@ class ErasureStore:
         }
         await self._rows(TELL, told)
 
+    async def mark(self) -> str:
+        """Now, in the order in which Postgres' transactions write."""
+        return str((await self._rows(MARK, {}))[0]["mark"])
+
     async def span(
-        self, needle: Needle, after: str, most: int
+        self, needle: Needle, after: str, most: int, since: str | None = None
     ) -> tuple[Sequence[Candidate], str | None, int]:
-        """Those of the next `most` rows after an id that may match; the last id, and how many were looked at."""
-        asked = {"needle": needle.text, "is_phone": needle.is_phone, "after": after, "most": most}
+        """Those of the next `most` rows after an id that may match; the last id, and how many were looked at.
+
+        `since`: only those that were written since that mark.
+        """
+        asked = {
+            "needle": needle.text,
+            "is_phone": needle.is_phone,
+            "after": after,
+            "most": most,
+            "since": since,
+        }
         rows = await self._rows(SPAN, asked)
         found = [
             Candidate(row["leadgen_id"], row["page_id"], row["form_id"], row["since"], row["told"])
