@@ -380,5 +380,7 @@ class ErasureStore:
         return bool(await self._rows(statement, {"id": object_id, "days": days, "now": now}))
 
     async def vacuum(self) -> None:
-        """Let Postgres take away what erased rows were before; it waits for nobody and blocks nobody."""
-        await self._statements.alone("vacuum leadgen")
+        """Let Postgres take away what erased rows were before, and what it sampled of them; it waits for nobody and
+        blocks nobody.
+        """
+        await self._statements.alone("vacuum (analyze) leadgen")
