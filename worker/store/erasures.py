@@ -204,11 +204,15 @@ order by page_id, what desc, id
 """What is erased in time."""
 
 SET_OF_PAGE: Final = """
-insert into pages as p (page_id, retention_days, updated_at) values (%(id)s, %(days)s, %(now)s)
+insert into pages as p (page_id, retention_days, updated_at)
+select %(id)s, %(days)s, %(now)s
+where exists (select from pages where page_id = %(id)s) or exists (select from forms where page_id = %(id)s)
+   or exists (select from leadgen where page_id = %(id)s)
+   or exists (select from page_tokens where page_id = %(id)s)
 on conflict (page_id) do update set retention_days = excluded.retention_days
 returning p.page_id as id
 """
-"""How long answers of a Page's leads are kept."""
+"""How long answers of a Page's leads are kept. A Page of which nothing is here would be a mistyped one."""
 
 SET_OF_FORM: Final = """
 update forms set retention_days = %(days)s where form_id = %(id)s returning form_id as id
@@ -375,7 +379,7 @@ class ErasureStore:
         return await self._rows(RETENTION, {})
 
     async def set_retention(self, what: str, object_id: str, days: int | None, now: datetime) -> bool:
-        """Keep a Page's or a form's answers so long (None: for ever); false where the form is not known."""
+        """Keep a Page's or a form's answers so long (None: for ever); false where it is not known."""
         statement = SET_OF_PAGE if what == "page" else SET_OF_FORM
         return bool(await self._rows(statement, {"id": object_id, "days": days, "now": now}))
 
