@@ -113,9 +113,10 @@ def _with_answers(url: str) -> None:
     engine.dispose()
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(
-            "insert into leadgen (leadgen_id, state, page_id, source, first_seen_at, last_seen_at, updated_at, stored_at,"
-            " field_data, custom_disclaimer_responses, extra) select i::text, 'stored', '7', 'webhook', now(), now(),"
-            " now(), now(), told, told, told from (select i, jsonb_build_array(i || '@example.org') as told"
+            "insert into leadgen (leadgen_id, state, page_id, source, first_seen_at, last_seen_at, updated_at,"
+            " stored_at, field_data, custom_disclaimer_responses, extra) select i::text, 'stored', '7', 'webhook',"
+            " now(), now(), now(), now(), told, told, told from"
+            " (select i, jsonb_build_array(i || '@example.org') as told"
             " from generate_series(1, 500) i) as them"
         )
         connection.execute("analyze leadgen")
