@@ -134,6 +134,16 @@ def test_postgres_keeps_no_samples_of_answers(postgres_url: str) -> None:
         assert connection.execute(SAMPLED, [["page_id"]]).fetchall() == [("page_id",)]
 
 
+def test_a_superuser_clears_samples_before_postgres_18(postgres_url: str) -> None:
+    """There is no function for it there; its rows are deleted."""
+    _with_answers(postgres_url)
+    revision = ScriptDirectory.from_config(_config()).get_revision("0007").module
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(revision.CLEAR.replace("180000", "990000"))
+        connection.execute("analyze leadgen")
+        assert connection.execute(SAMPLED, [list(ANSWERS)]).fetchall() == []
+
+
 def test_where_samples_cannot_be_cleared_they_are_taken_on(postgres_url: str) -> None:
     """Else those of today would stay for ever. The schema of one who may not clear them comes forward all the same."""
     _with_answers(postgres_url)
