@@ -47,7 +47,6 @@ class Tokens(PageTokens, Protocol):
 class TokenRows(Protocol):
     """What this file needs of the rows of tokens."""
 
-    async def drop_account(self, user_id: str) -> bool: ...
     async def account_of_page(self, page_id: str) -> Account | None: ...
     async def page_token(self, page_id: str) -> TokenRow | None: ...
     async def keep_page_token(
@@ -227,9 +226,6 @@ class Connector:
         )
         if not is_kept:
             await self._token_rows.keep_page_token(page.page_id, owner.user_id, ring.seal(token, whose), now)
-            if former is not None and former.user_id != owner.user_id:
-                # Nobody's token is held for longer than a Page leans on it.
-                await self._token_rows.drop_account(former.user_id)
         was = await self._page_rows.connect(page.page_id, page.name, now, is_new=not is_kept)
         sentence = "is kept" if is_kept else "now kept, sealed"
         if was.parked_reason == BY_HAND:

@@ -5,18 +5,23 @@ no other is left, kill -9 aside.
 """
 
 import os
+import signal
 import stat
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
+from types import FrameType
 from typing import BinaryIO, Final
 
 from worker.errors import LeadSyncError
 
 # Names may have 255 bytes, and the temporary one has a few more than the file's own.
 _NAME_KEPT: Final = 40
+# These would end the process at once, and what it has begun would stay.
+_ENDING: Final = (signal.SIGTERM, signal.SIGHUP)
 
 
 class ReaderGone(Exception):
@@ -56,19 +61,25 @@ def standard_output(file: BinaryIO) -> Iterator[Sink]:
 def whole_file(path: Path) -> Iterator[Sink]:
     """A sink into a file of mode 0600 that gets the name `path` in the end, in the place of what has it now.
 
-    A pipe or device of that name is written into instead.
+    A pipe or device of that name is written into instead. Meanwhile SIGTERM and SIGHUP raise SystemExit.
     """
+    with _ending_in_order(), _whole_file(path) as sink:
+        yield sink
+
+
+@contextmanager
+def _whole_file(path: Path) -> Iterator[Sink]:
     name = str(path)
     temporary = None
-    with _told(name):
-        target = Path(os.path.realpath(path))
-        if target.exists() and not stat.S_ISREG(target.stat().st_mode):
-            handle = os.open(target, os.O_WRONLY)
-        else:
-            handle, temporary = tempfile.mkstemp(
-                prefix=f".{target.name[:_NAME_KEPT]}.", suffix=".part", dir=target.parent
-            )
     try:
+        with _told(name):
+            target = Path(os.path.realpath(path))
+            if target.exists() and not stat.S_ISREG(target.stat().st_mode):
+                handle = os.open(target, os.O_WRONLY)
+            else:
+                handle, temporary = tempfile.mkstemp(
+                    prefix=f".{target.name[:_NAME_KEPT]}.", suffix=".part", dir=target.parent
+                )
         # Without a buffer there is nothing left to fail when it is closed.
         with open(handle, "wb", buffering=0) as file:
             yield Sink(name, file)
@@ -80,6 +91,32 @@ def whole_file(path: Path) -> Iterator[Sink]:
         if temporary:
             with suppress(FileNotFoundError):
                 os.unlink(temporary)
+
+
+@contextmanager
+def _ending_in_order() -> Iterator[None]:
+    """Signals that end the process raise SystemExit, so that what is unfinished is cleared away.
+
+    One that is ignored, as under nohup, stays so, and so does another's handler; only the main thread may set any.
+    """
+    ours: list[signal.Signals] = []
+    try:
+        if threading.current_thread() is threading.main_thread():
+            for number in _ENDING:
+                if signal.getsignal(number) is signal.SIG_DFL:
+                    signal.signal(number, _end)
+                    ours.append(number)
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _end(number: int, _: FrameType | None) -> None:
+    for each in _ENDING:
+        if signal.getsignal(each) is _end:
+            signal.signal(each, signal.SIG_IGN)  # a second one would interrupt the clearing away
+    raise SystemExit(128 + number)  # what a shell tells of a process that this signal ended
 
 
 @contextmanager

@@ -1,13 +1,14 @@
-"""A Page -> its leads no longer announced to the app -> its token forgotten -> parked.
+"""A Page -> its leads no longer announced to the app -> parked -> its token forgotten.
 
-    Page token -> fields without leadgen at Meta -> token dropped -> account dropped, if no Page leans on it -> parked
+    Page token -> fields without leadgen at Meta -> parked -> token dropped, and its account if no Page leans on that
 
 It deletes no lead and no form: what is here stays. Invariants: other fields of the subscription stay; where Meta cannot
-be reached for the moment nothing is forgotten, since without the token it could not be done later.
+be reached for the moment nothing is forgotten, since without the token it could not be done later; what is interrupted
+anywhere is finished by the same order once more.
 """
 
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final, Protocol
 
 from worker.calls import NoCallNow
@@ -15,8 +16,11 @@ from worker.errors import LeadSyncError, Throttled, TokenRefused, Transient
 from worker.health import DISCONNECTED
 from worker.steps import Checklist, State, Step, answered, failed
 from worker.subscribing import Subscriber
-from worker.tokens import Account, PageTokens
+from worker.tokens import Dropped, PageTokens
 
+CONNECTING_TAKES: Final = timedelta(days=1)
+"""An account's token is kept before its Pages are chosen, which may be left for tomorrow; one that no Page leans on for
+longer has been left over."""
 _LEFT: Final = (
     "take the app off the Page by hand (the Page's settings > New Pages experience > Business integrations), or connect"
     " the Page again and then disconnect it"
@@ -33,9 +37,7 @@ class Tokens(PageTokens, Protocol):
 class TokenRows(Protocol):
     """What this file needs of the rows of tokens."""
 
-    async def account_of_page(self, page_id: str) -> Account | None: ...
-    async def drop_page_token(self, page_id: str) -> bool: ...
-    async def drop_account(self, user_id: str) -> bool: ...
+    async def drop_page_token(self, page_id: str, unused_since: datetime) -> Dropped: ...
 
 
 class PageRows(Protocol):
@@ -118,27 +120,30 @@ class Disconnector:
         return Step("subscription", State.ALREADY, f"leadgen was not subscribed{kept}", page_id=page_id)
 
     async def _forget(self, page_id: str) -> list[Step]:
-        account = await self._token_rows.account_of_page(page_id)
-        is_dropped = await self._token_rows.drop_page_token(page_id)
-        sentence = "forgotten" if is_dropped else "none was kept"
-        if account is not None and await self._token_rows.drop_account(account.user_id):
-            sentence += f"; that of account {account.user_id} too, since no Page leans on it any more"
-        state = State.DONE if is_dropped else State.ALREADY
+        # First, or a second run after an interruption would take the Page for one whose token was lost.
+        parked = await self._park(page_id)
+        dropped = await self._token_rows.drop_page_token(page_id, self._clock() - CONNECTING_TAKES)
+        sentence = "forgotten" if dropped.is_page_token else "none was kept"
+        sentence += "".join(
+            f"; that of account {user_id} is forgotten, since no Page leans on it any more"
+            for user_id in dropped.accounts
+        )
+        state = State.DONE if dropped.is_page_token or dropped.accounts else State.ALREADY
         steps = [Step("page_token", state, sentence, page_id=page_id)]
         if self._tokens.is_given(page_id):
             remedy = "take it out of PAGE_TOKENS or PAGE_TOKENS_FILE"
             steps.append(
                 Step("page_token", State.LEFT, "the settings hold a token of the Page too", remedy, page_id)
             )
-        steps.append(await self._park(page_id))
-        return steps
+        return [*steps, parked]
 
     async def _park(self, page_id: str) -> Step:
         now = self._clock()
-        if await self._page_rows.parked_for(page_id) == DISCONNECTED:
-            return Step("page", State.ALREADY, "was disconnected already", page_id=page_id)
+        was = await self._page_rows.parked_for(page_id)
         await self._parking.park(page_id, DISCONNECTED, now)
         await self._page_rows.disconnect(page_id, now)
+        if was == DISCONNECTED:
+            return Step("page", State.ALREADY, "was disconnected already", page_id=page_id)
         return Step("page", State.DONE, "disconnected; leads and forms that are here stay", page_id=page_id)
 
 

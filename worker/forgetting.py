@@ -20,6 +20,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
@@ -48,8 +49,10 @@ class Rows(Protocol):
     async def tell(
         self, by_order_of: str, question: str | None, took_from: Mapping[str, int], now: datetime
     ) -> None: ...
+    async def mark(self) -> str: ...
+    async def unread(self) -> int: ...
     async def span(
-        self, needle: Needle, after: str, most: int
+        self, needle: Needle, after: str, most: int, since: str | None = None
     ) -> tuple[Sequence[Candidate], str | None, int]: ...
     async def count_ordered(self) -> int: ...
     async def ordered(self, after: str, most: int) -> dict[str, str]: ...
@@ -65,6 +68,7 @@ class Listed(Protocol):
     """The ids outside of the database."""
 
     async def count(self) -> int: ...
+    async def unread(self) -> int: ...
     async def add(self, pages: Mapping[str, str]) -> None: ...
     async def lacking(self, leadgen_ids: Sequence[str]) -> Sequence[str]: ...
     def batches(self, size: int) -> AsyncIterator[dict[str, str]]: ...
@@ -91,13 +95,16 @@ class OfForm:
 
 @dataclass(slots=True)
 class Found:
-    """Leads that have an answer: their Pages by id, and sums by form."""
+    """Leads that have an answer: their Pages by id, and sums by form; and how many references may have it, unread."""
 
     pages: dict[str, str | None] = field(default_factory=dict)
     forms: dict[tuple[str, str | None], OfForm] = field(default_factory=dict)
+    unread: int = 0
 
     def add(self, one: Candidate) -> None:
-        """One more lead."""
+        """One more lead, unless it was found before."""
+        if one.leadgen_id in self.pages:
+            return
         self.pages[one.leadgen_id] = one.page_id
         of_form = self.forms.setdefault(
             (one.page_id, one.form_id), OfForm(one.page_id, one.form_id, 0, one.since)
@@ -147,18 +154,37 @@ class Forgetter:
         self._stopped_at: tuple[str, Overdue | None] | None = None
 
     async def find(self, conditions: Sequence[Condition], on_progress: Callable[[int], None]) -> Found:
-        """The leads that meet all conditions; `on_progress` is told how many rows were looked at."""
-        found, needle = Found(), needle_of(conditions)
+        """The leads that meet all conditions; `on_progress` is told how many rows were looked at.
+
+        What was written meanwhile, maybe behind us, is looked at once more. Whatever was announced before that second
+        look is then in its rows, or was unread and is told: the stream is counted first, which a reference leaves for
+        its row.
+        """
+        found, mark = Found(), await self._rows.mark()
+        await self._look(found, conditions, None, on_progress)
+        with suppress(LedgerUnavailable):
+            found.unread = await self._listed.unread()
+        found.unread += await self._rows.unread()
+        await self._look(found, conditions, mark, lambda _: None)
+        return found
+
+    async def _look(
+        self,
+        found: Found,
+        conditions: Sequence[Condition],
+        since: str | None,
+        on_progress: Callable[[int], None],
+    ) -> None:
+        needle = needle_of(conditions)
         after: str | None = ""
         looked_at = 0
         while after is not None:
-            candidates, after, some = await self._rows.span(needle, after, SPAN)
+            candidates, after, some = await self._rows.span(needle, after, SPAN, since)
             for one in candidates:
                 if _is_met(conditions, one.told):
                     found.add(one)
             looked_at += some
             on_progress(looked_at)
-        return found
 
     async def forget(
         self,

@@ -25,6 +25,8 @@ BATCH: Final = 1_000
 # An id with the mark that Meta's exports put before a lead's.
 _LEAD_ID: Final = re.compile(r"(?:l:)?([0-9]{1,32})\Z", re.ASCII)
 
+_AROUND: Final = ' \t\r\n"'
+
 ErasedAmong = Callable[[Sequence[str]], Awaitable[frozenset[str]]]
 """Which of these ids are erased."""
 
@@ -86,15 +88,24 @@ def _ids(row: ExportRow, own: int) -> set[str]:
     """What may be the lead's id: a row that could not be read may have it in any cell."""
     if isinstance(row, ExportedLead):
         return {row.lead.leadgen_id}
-    return {found[1] for cell in row.cells[own:] if (found := _LEAD_ID.match(cell.strip()))}
+    return {found[1] for text in _texts(row, own) if (found := _LEAD_ID.match(text))}
 
 
 def _meets(row: ExportRow, own: int, conditions: Sequence[Condition]) -> bool:
     if isinstance(row, ExportedLead):
         return all_met(conditions, row.lead.field_data)
     # Its cells may be in the wrong columns, so what was asked does not count.
-    values = [value for cell in row.cells[own:] for value in (cell, cell.removeprefix("p:"))]
+    values = [value for text in _texts(row, own) for value in (text, text.removeprefix("p:"))]
     return all(any(map(condition.is_value, values)) for condition in conditions)
+
+
+def _texts(row: ExportRow, own: int) -> Iterator[str]:
+    """Each cell as it stands, and without blanks around it and quotes that came along where they made no cells."""
+    for cell in row.cells[own:]:
+        yield cell
+        bare = cell.strip(_AROUND).replace('""', '"')
+        if bare != cell:
+            yield bare
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from worker.inbox import is_id
 from worker.sealing import Key, parse_keys
 
 DOTENV: Final = ".env"
+CONNECTS_ALONE: Final = "META_USER_TOKEN"
 MOST_SECONDS: Final = 10 * 366 * 86_400
 """Ten years: whoever waits for longer has mistyped, and a date so far off is none that Python knows."""
 GRAPH_VERSION: Final = "v26.0"
@@ -37,7 +38,6 @@ class Settings:
     app_secrets: tuple[str, ...] = field(repr=False)
     verify_token: str = field(repr=False)
     webhook_url: str
-    user_token: str = field(repr=False)
     graph_url: str
     graph_version: str
     graph_timeout: float
@@ -90,6 +90,13 @@ class Settings:
     log_level: str
 
 
+def read_user_token() -> str:
+    """The token in META_USER_TOKEN, for `connect` alone: what runs for months should not hold it."""
+    env = Env()
+    _read_file(env)
+    return str(env.str(CONNECTS_ALONE, "")).strip()
+
+
 def read_settings(*needed: str) -> Settings:
     """The settings in the process environment and, behind it, in the file `.env` of the current directory.
 
@@ -140,7 +147,6 @@ def _read(env: Env) -> Settings:
         app_secrets=_secrets(text("META_APP_SECRET", "", _check_secrets)),
         verify_token=text("META_VERIFY_TOKEN", ""),
         webhook_url=text("WEBHOOK_URL", "", _url("https", "http")),
-        user_token=text("META_USER_TOKEN", "").strip(),
         graph_url=text("GRAPH_URL", "https://graph.facebook.com", _url("https", "http")).rstrip("/"),
         graph_version=text(
             "GRAPH_VERSION", GRAPH_VERSION, validate.Regexp(r"v\d{1,3}\.\d\Z", error="must look like v26.0")
@@ -306,4 +312,4 @@ def environment() -> dict[str, str]:
 
     Without the token that is `connect`'s alone: what runs for months should not hold it.
     """
-    return {name: value for name, value in os.environ.items() if name != "META_USER_TOKEN"}
+    return {name: value for name, value in os.environ.items() if name != CONNECTS_ALONE}

@@ -51,6 +51,14 @@ class Account:
     refused_at: datetime | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """What was forgotten: whether the Page's token was kept, and the ids of accounts whose tokens went."""
+
+    is_page_token: bool
+    accounts: tuple[str, ...]
+
+
 class TokenRows(Protocol):
     """What this file needs of the rows."""
 

@@ -229,8 +229,9 @@ def test_a_token_derived_anew_undoes_no_order_that_came_meanwhile(
         kept: list[Sealed] = []
 
         async def meanwhile(*_: object, **__: object) -> None:
-            await world.tokens.drop_page_token(world.page)
+            await world.tokens.drop_page_token(world.page, clock_now())
             if order == "connected":
+                await world.keep_account(world.served.sandbox.tokens.of_user)
                 kept.append(KeyRing((KEY,)).seal(token_of(world.served.sandbox), of_page(world.page)))
                 await world.tokens.keep_page_token(world.page, world.user, kept[0], clock_now())
 

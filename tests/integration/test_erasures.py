@@ -24,13 +24,13 @@ from tests.integration.test_backfills import a_plan, stored
 from worker.batches import InFlight
 from worker.believed import BelievedClock
 from worker.clock_notes import KEPT_SECONDS, ClockNotes
-from worker.conditions import Condition
+from worker.conditions import Condition, Needle
 from worker.erased import BODIES, ErasedList
 from worker.errors import LedgerUnavailable
 from worker.export_file import ExportFile
 from worker.forgetting import BATCH, Forgetter, Order
 from worker.importing import Importer
-from worker.inbox import ERASED, SET_ASIDE
+from worker.inbox import ERASED, SET_ASIDE, STREAM
 from worker.outcomes import DeadLetter, Outcome, Retry, Snooze, Stored
 from worker.store.backfills import BackfillStore
 from worker.store.erasures import ErasureStore
@@ -382,6 +382,40 @@ def test_a_search_goes_through_all_rows_in_parts(on_both: Any, monkeypatch: pyte
     on_both(scenario)
 
 
+def test_a_lead_that_is_stored_during_a_search_is_found_or_told(
+    on_both: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the search has passed by its id: looked at again, or counted with those that are unread."""
+    monkeypatch.setattr("worker.forgetting.SPAN", 1)
+    ann = [{"name": "email", "values": ["ann@example.org"]}]
+
+    async def scenario(world: World) -> None:
+        await world.store(2, 3, 9, field_data=ann)
+        await world.settle(*((in_flight(i), Snooze(NOW, "x")) for i in (1, 4)))
+        await world.redis.xadd(STREAM, {"any": "entry"})
+        during = iter([(0,), (1,), (3,), *[()] * 7, (4,)])
+        span = world.rows.span
+
+        async def slow(needle: Needle, after: str, *others: Any) -> Any:
+            told = await span(needle, after, *others)
+            for leadgen_id in next(during, ()):
+                # As the worker does it, or an import that brings more of a lead that is here.
+                await world.sql("delete from leadgen where leadgen_id = %s", str(leadgen_id))
+                await world.store(leadgen_id, field_data=ann)
+            return told
+
+        monkeypatch.setattr(world.rows, "span", slow)
+        looked_at: list[int] = []
+        found = await world.forgetter.find([Condition.of("email", "ann@example.org")], looked_at.append)
+        assert next(during, None) is None
+        assert set(found.pages) == {"0", "1", "2", "3", "9"}
+        assert [form.leads for form in found.forms.values()] == [5]
+        assert found.unread == 2  # the lead 4, which was stored behind the second look, and the stream's
+        assert looked_at[-1] == 5
+
+    on_both(scenario)
+
+
 def test_a_restored_backup_is_erased_again(on_both: Any) -> None:
     """The rows as they were, or no rows at all: the list beside the database knows better, and a line tells of it."""
 
@@ -597,10 +631,10 @@ def test_the_schedule_keeps_in_step_and_retains(on_both: Any) -> None:
     """In one run, and retention once an hour."""
 
     async def scenario(world: World) -> None:
-        await world.rows.set_retention("page", PAGE, 30, LATER)
         await world.forget(1)
         await world.redis.flushdb()
         await world.store(2, created_time=created(31))
+        assert await world.rows.set_retention("page", PAGE, 30, LATER)
         counts = await world.forgetter.run(lambda: False)
         assert counts == {"erased_again": 0, "listed_again": 1, "erased_by_retention": 1}
         await world.store(3, created_time=created(31))
@@ -615,9 +649,9 @@ def test_a_clock_that_jumps_for_a_minute_erases_nothing_by_age(on_both: Any) -> 
     """What retention erases comes never back, so a clock that was just set is not believed, whoever asks."""
 
     async def scenario(world: World) -> None:
-        await world.rows.set_retention("page", PAGE, 180, LATER)
         await world.store(1, created_time=created(170))
         await world.store(2, created_time=created(181))
+        assert await world.rows.set_retention("page", PAGE, 180, LATER)
         process = world.process()
         for _ in range(60):
             assert "erased_by_retention" not in await process.run(lambda: False), (

@@ -95,6 +95,79 @@ def test_the_command_says_that_the_schema_is_of_a_later_version(database: str) -
     assert "finish the upgrade" in told.stdout
 
 
+ANSWERS = ("field_data", "custom_disclaimer_responses", "extra")
+SAMPLED = "select attname from pg_stats where tablename = 'leadgen' and attname = any(%s)"
+
+
+def _with_answers(url: str) -> None:
+    """A table at revision 0006 of which Postgres has taken samples."""
+    from alembic import command
+    from sqlalchemy import create_engine
+
+    config = _config()
+    engine = create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(url))
+    with engine.connect() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0006")
+        connection.commit()
+    engine.dispose()
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(
+            "insert into leadgen (leadgen_id, state, page_id, source, first_seen_at, last_seen_at, updated_at,"
+            " stored_at, field_data, custom_disclaimer_responses, extra) select i::text, 'stored', '7', 'webhook',"
+            " now(), now(), now(), now(), told, told, told from"
+            " (select i, jsonb_build_array(i || '@example.org') as told"
+            " from generate_series(1, 500) i) as them"
+        )
+        connection.execute("analyze leadgen")
+        assert len(connection.execute(SAMPLED, [list(ANSWERS)]).fetchall()) == len(ANSWERS)
+
+
+def test_postgres_keeps_no_samples_of_answers(postgres_url: str) -> None:
+    """What it had sampled goes, and no later ANALYZE takes any; what queries are planned by is sampled on."""
+    _with_answers(postgres_url)
+    migrate(postgres_url)
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        for _ in range(2):
+            assert connection.execute(SAMPLED, [list(ANSWERS)]).fetchall() == []
+            connection.execute("analyze leadgen")
+        assert connection.execute(SAMPLED, [["page_id"]]).fetchall() == [("page_id",)]
+
+
+def test_a_superuser_clears_samples_before_postgres_18(postgres_url: str) -> None:
+    """There is no function for it there; its rows are deleted."""
+    _with_answers(postgres_url)
+    revision = ScriptDirectory.from_config(_config()).get_revision("0007").module
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(revision.CLEAR.replace("180000", "990000"))
+        connection.execute("analyze leadgen")
+        assert connection.execute(SAMPLED, [list(ANSWERS)]).fetchall() == []
+
+
+def test_where_samples_cannot_be_cleared_they_are_taken_on(postgres_url: str) -> None:
+    """Else those of today would stay for ever. The schema of one who may not clear them comes forward all the same."""
+    _with_answers(postgres_url)
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        # Stands for a Postgres before 18, of which the owner is no superuser.
+        revision = ScriptDirectory.from_config(_config()).get_revision("0007").module
+        clear = revision.CLEAR.replace("180000", "990000")
+        connection.execute("create role owner_alone")
+        try:
+            connection.execute("alter table leadgen owner to owner_alone")
+            connection.execute("grant usage on schema public to owner_alone")
+            connection.execute("set role owner_alone")
+            connection.execute(clear)
+            connection.execute("update leadgen set field_data = null")
+            connection.execute("vacuum (analyze) leadgen")
+        finally:
+            connection.execute("reset role")
+            connection.execute("reassign owned by owner_alone to current_user")
+            connection.execute("drop owned by owner_alone")
+            connection.execute("drop role owner_alone")
+        bounds = connection.execute("select null_frac from pg_stats where attname = 'field_data'").fetchall()
+        assert bounds == [(1.0,)]
+
+
 def test_many_may_start_at_once(postgres_url: str) -> None:
     """One of them migrates while the others wait and then find it done; none fails."""
     with ThreadPoolExecutor(8) as threads:

@@ -16,7 +16,7 @@ from worker.errors import StoreUnavailable
 from worker.rotation import seal_anew
 from worker.sealing import KeyRing, Keys, Sealed, new_key, of_account, of_page
 from worker.store.tokens import Account, SealedRow, TokenStore
-from worker.tokens import GivenTokens, StoredTokens, TokenRow
+from worker.tokens import Dropped, GivenTokens, StoredTokens, TokenRow
 
 T = TypeVar("T")
 USER = "900000001"
@@ -119,8 +119,8 @@ def test_a_token_that_is_dropped_is_gone(world: Run[None]) -> None:
 
     async def steps(it: World) -> None:
         await it.keep(PAGE, "token")
-        assert await it.store.drop_page_token(PAGE)
-        assert not await it.store.drop_page_token(PAGE)
+        assert await it.store.drop_page_token(PAGE, NOW) == Dropped(True, ())
+        assert await it.store.drop_page_token(PAGE, NOW) == Dropped(False, ())
         assert await it.sql("select * from page_tokens") == []
 
     world(steps)
@@ -156,15 +156,47 @@ def test_an_account_s_refusal_is_kept_until_it_connects_again(world: Run[None]) 
 
 
 def test_an_account_that_a_page_leans_on_stays(world: Run[None]) -> None:
-    """Its token is what a dead Page token is derived anew from."""
+    """Its token is what a dead Page token is derived anew from; it goes with the last Page, in the same statement."""
 
     async def steps(it: World) -> None:
         await it.keep_user("user")
         await it.keep(PAGE, "page", user=USER)
-        assert not await it.store.drop_account(USER)
-        await it.store.drop_page_token(PAGE)
-        assert await it.store.drop_account(USER)
-        assert not await it.store.drop_account(USER)
+        await it.keep(OTHER_PAGE, "page", user=USER)
+        assert await it.store.drop_page_token(PAGE, NOW) == Dropped(True, ())
+        assert await it.store.drop_page_token(OTHER_PAGE, NOW) == Dropped(True, (USER,))
+        assert await it.store.accounts() == ()
+
+    world(steps)
+
+
+def test_an_account_goes_when_its_last_page_is_connected_by_another(world: Run[None]) -> None:
+    """Nobody's token is held for longer than a Page leans on it, whenever connecting is interrupted."""
+
+    async def steps(it: World) -> None:
+        await it.keep_user("user")
+        other = await it.keep_user("other", "900000002")
+        await it.keep(PAGE, "page", user=USER)
+        await it.keep(OTHER_PAGE, "page", user=USER)
+        await it.keep(PAGE, "page", user=other.user_id)
+        assert len(await it.store.accounts()) == 2
+        await it.keep(OTHER_PAGE, "page", user=other.user_id)
+        assert await it.store.accounts() == (other,)
+        await it.keep(OTHER_PAGE, "again", user=other.user_id)
+        assert await it.store.account_of_page(OTHER_PAGE) == other
+
+    world(steps)
+
+
+def test_an_account_that_no_page_leans_on_goes_once_it_is_old(world: Run[None]) -> None:
+    """One that is young may just be connecting its Pages; a Page's token without an account may need any."""
+
+    async def steps(it: World) -> None:
+        await it.keep_user("user")
+        await it.keep(OTHER_PAGE, "of nobody known")
+        assert await it.store.drop_page_token(PAGE, at(1)) == Dropped(False, ())
+        await it.store.drop_page_token(OTHER_PAGE, NOW)
+        assert await it.store.drop_page_token(PAGE, NOW) == Dropped(False, ())
+        assert await it.store.drop_page_token(PAGE, at(1)) == Dropped(False, (USER,))
 
     world(steps)
 

@@ -98,6 +98,10 @@ def test_retention_is_set_listed_applied_and_unset(shell: Any, database: str, re
     assert shell("retention", "set", "--page", PAGE, "--days", "30").exit_code == 0
     refused = shell("retention", "set", "--form", "7", "--days", "30")
     assert (refused.exit_code, "form 7 is not known here" in refused.output) == (1, True)
+    mistyped = shell("retention", "set", "--page", "153125381134", "--days", "30")
+    assert (mistyped.exit_code, "`leadsync pages list`" in mistyped.output) == (1, True)
+    with psycopg.connect(database) as connection:
+        assert connection.execute("select page_id from pages").fetchall() == [(PAGE,)]
     assert json.loads(shell("retention", "list", "--json").stdout)["days"] == 30
     with psycopg.connect(database) as connection:
         connection.execute(

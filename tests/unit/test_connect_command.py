@@ -2,7 +2,9 @@
 
 import importlib
 import io
+import os
 from collections.abc import Mapping
+from dataclasses import fields
 
 import click
 import pytest
@@ -10,7 +12,7 @@ import pytest
 from worker.connecting import Connection
 from worker.errors import ConfigurationError
 from worker.graph.account import PageAccount
-from worker.settings import Settings, read_settings
+from worker.settings import Settings, read_settings, read_user_token
 from worker.steps import State, Step
 
 # The package's attribute of that name is the command itself.
@@ -37,11 +39,12 @@ def given(monkeypatch: pytest.MonkeyPatch, tmp_path) -> "type[object]":
 
 def test_the_token_comes_from_stdin_before_the_environment(given, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is said for this run beats what is set; without either the kept one is used."""
-    settings = given({"META_USER_TOKEN": "of-the-environment"})
+    given({"META_USER_TOKEN": " of-the-environment "})
+    token = read_user_token()
     monkeypatch.setattr("sys.stdin", io.StringIO("of-stdin\nrest"))
-    assert command._token(settings, from_stdin=True, interactive=False) == "of-stdin"
-    assert command._token(settings, from_stdin=False, interactive=True) == "of-the-environment"
-    assert command._token(given({"META_USER_TOKEN": ""}), from_stdin=False, interactive=False) is None
+    assert command._token(token, from_stdin=True, interactive=False) == "of-stdin"
+    assert command._token(token, from_stdin=False, interactive=True) == "of-the-environment"
+    assert command._token("", from_stdin=False, interactive=False) is None
 
 
 def test_a_refused_token_is_told_from_a_refused_scope() -> None:
@@ -58,13 +61,8 @@ def test_what_is_no_token_is_refused_and_not_quoted(
     """It may be a password that was pasted in the wrong place."""
     monkeypatch.setattr("sys.stdin", io.StringIO(text))
     with pytest.raises(click.UsageError) as refused:
-        command._token(given({}), from_stdin=True, interactive=False)
+        command._token("", from_stdin=True, interactive=False)
     assert not text.strip() or text.strip() not in str(refused.value)
-
-
-def test_settings_show_no_user_token(given) -> None:
-    """Printed in a traceback, the settings do not give it away."""
-    assert "hunter2" not in repr(given({"META_USER_TOKEN": "hunter2"}))
 
 
 def test_processes_that_run_on_do_not_get_the_user_token(given) -> None:
@@ -73,6 +71,17 @@ def test_processes_that_run_on_do_not_get_the_user_token(given) -> None:
 
     given({"META_USER_TOKEN": "hunter2"})
     assert "hunter2" not in environment().values()
+
+
+def test_a_user_token_in_the_file_is_read_by_connect_alone(given, tmp_path) -> None:
+    """Whoever else reads the file, as each worker does, does not hold it afterwards."""
+    (tmp_path / ".env").write_text("META_USER_TOKEN=hunter2\n")
+    assert "hunter2" not in str([getattr(given({}), each.name) for each in fields(Settings)])
+    assert "hunter2" not in os.environ.values()
+    assert read_user_token() == "hunter2"
+    assert "hunter2" not in os.environ.values()
+    given({"META_USER_TOKEN": ""})
+    assert read_user_token() == ""
 
 
 @pytest.mark.parametrize(

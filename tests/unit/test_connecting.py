@@ -30,7 +30,7 @@ from worker.budget.policy import IN_NO_PAGES_NAME, Lane, Refusal
 from worker.calls import LAPSES, Calls
 from worker.connecting import PARTS, Connection, Connector, Former, Wish
 from worker.disconnecting import Disconnector
-from worker.errors import ConfigurationError, GrantLapsed, GraphUnavailable
+from worker.errors import ConfigurationError, GrantLapsed, GraphUnavailable, StoreUnavailable
 from worker.forms import Discovered
 from worker.graph.account import Caller, PageAccount
 from worker.health import BY_HAND, DISCONNECTED
@@ -39,7 +39,7 @@ from worker.sealing import of_account as bound_to_account
 from worker.sealing import of_page as bound_to_page
 from worker.steps import State, Step
 from worker.subscribing import Subscriber
-from worker.tokens import Account, GivenTokens, StoredTokens, TokenRow
+from worker.tokens import Account, Dropped, GivenTokens, StoredTokens, TokenRow
 
 KEY = parse_keys(base64.b64encode(b"k" * 32).decode())
 URL = "https://leads.example.com/webhook"
@@ -55,6 +55,7 @@ class Rows:
     kept_tokens: dict[str, tuple[str | None, TokenRow]] = field(default_factory=dict)
     pages: dict[str, dict[str, Any]] = field(default_factory=dict)
     writes: list[str] = field(default_factory=list)
+    away_before_dropping: bool = False
 
     async def accounts(self) -> tuple[Account, ...]:
         return tuple(self.kept_accounts.values())
@@ -65,11 +66,6 @@ class Rows:
     async def keep_account(self, account: Account, now: datetime) -> None:
         self.writes.append("account")
         self.kept_accounts[account.user_id] = account
-
-    async def drop_account(self, user_id: str) -> bool:
-        if any(owner == user_id for owner, _ in self.kept_tokens.values()):
-            return False
-        return self.kept_accounts.pop(user_id, None) is not None
 
     async def account_of_page(self, page_id: str) -> Account | None:
         owner, _ = self.kept_tokens.get(page_id, (None, None))
@@ -84,10 +80,21 @@ class Rows:
     async def keep_page_token(self, page_id: str, user_id: str | None, sealed: Sealed, now: datetime) -> None:
         assert user_id in self.kept_accounts, "the row of the account is what the Page's refers to"
         self.writes.append(f"token of {page_id}")
+        former, _ = self.kept_tokens.get(page_id, (None, None))
         self.kept_tokens[page_id] = user_id, TokenRow(sealed, is_refused=False)
+        self._drop_unless_leaned_on(former)
 
-    async def drop_page_token(self, page_id: str) -> bool:
-        return self.kept_tokens.pop(page_id, None) is not None
+    async def drop_page_token(self, page_id: str, unused_since: datetime) -> Dropped:
+        if self.away_before_dropping:
+            self.away_before_dropping = False
+            raise StoreUnavailable("away")
+        owner, row = self.kept_tokens.pop(page_id, (None, None))
+        return Dropped(row is not None, self._drop_unless_leaned_on(owner))
+
+    def _drop_unless_leaned_on(self, user_id: str | None) -> tuple[str, ...]:
+        if user_id is None or any(owner == user_id for owner, _ in self.kept_tokens.values()):
+            return ()
+        return (user_id,) if self.kept_accounts.pop(user_id, None) is not None else ()
 
     async def connect(self, page_id: str, name: str, now: datetime, *, is_new: bool) -> Former:
         was = self.pages.get(page_id, {})
@@ -686,6 +693,21 @@ def test_a_disconnected_page_is_unsubscribed_forgotten_and_parked() -> None:
     assert bench.rows.pages[PAGE]["parked_reason"] == DISCONNECTED
     assert set(bench.disconnect(PAGE).values()) == {State.ALREADY}
     assert bench.connect().pages[0].is_connected
+
+
+def test_a_disconnecting_that_was_interrupted_is_finished_by_the_same_command() -> None:
+    """What the first run did at Meta is not told to be left there, and no token of anybody stays."""
+    bench = Bench()
+    bench.connect()
+    bench.rows.away_before_dropping = True
+    with pytest.raises(StoreUnavailable):
+        bench.disconnect(PAGE)
+    assert bench.meta.subscribed == {}
+    assert bench.rows.pages[PAGE]["parked_reason"] == DISCONNECTED
+    assert bench.disconnect(PAGE) == {
+        "subscription": State.ALREADY, "page_token": State.DONE, "page": State.ALREADY
+    }  # fmt: skip
+    assert (bench.rows.kept_tokens, bench.rows.kept_accounts) == ({}, {})
 
 
 def test_disconnecting_keeps_other_fields_and_other_pages_account() -> None:

@@ -3,7 +3,10 @@
 import csv
 import io
 import json
+import os
+import signal
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -518,6 +521,63 @@ def test_a_file_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
     assert path.read_text() == "new"
     assert path.stat().st_mode & 0o777 == 0o600
     assert len(list(tmp_path.iterdir())) == 1
+
+
+ENDING = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+
+
+@ENDING
+def test_a_signal_that_ends_us_leaves_no_other_file(
+    tmp_path: Path, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told by the usual status; a second one does not interrupt the clearing away."""
+    unlink = os.unlink
+
+    def twice(path: str) -> None:
+        if signal.getsignal(number) is not signal.SIG_DFL:
+            signal.raise_signal(number)
+        unlink(path)
+
+    monkeypatch.setattr(os, "unlink", twice)
+
+    def end() -> None:
+        with whole_file(tmp_path / "leads.csv") as sink, whole_file(tmp_path / "other") as other:
+            sink.write(b"half")
+            other.write(b"half")
+            assert signal.getsignal(number) is not signal.SIG_DFL, "it would end the tests"
+            signal.raise_signal(number)
+
+    with pytest.raises(SystemExit) as ended:
+        end()
+    assert ended.value.code == 128 + number
+    assert list(tmp_path.iterdir()) == []
+    assert signal.getsignal(number) is signal.SIG_DFL
+
+
+@ENDING
+def test_an_ignored_signal_ends_no_writing(tmp_path: Path, number: signal.Signals) -> None:
+    """As nohup wants it."""
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        with whole_file(tmp_path / "leads.csv") as sink:
+            signal.raise_signal(number)
+            sink.write(b"whole")
+        assert signal.getsignal(number) is signal.SIG_IGN
+    finally:
+        signal.signal(number, before)
+    assert (tmp_path / "leads.csv").read_text() == "whole"
+
+
+def test_a_file_is_written_in_any_thread(tmp_path: Path) -> None:
+    """Only the main one may say what signals do."""
+
+    def write() -> None:
+        with whole_file(tmp_path / "leads.csv") as sink:
+            sink.write(b"whole")
+
+    with ThreadPoolExecutor(1) as threads:
+        threads.submit(write).result()
+    assert (tmp_path / "leads.csv").read_text() == "whole"
 
 
 def test_a_link_is_written_through(tmp_path: Path) -> None:

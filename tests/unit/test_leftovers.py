@@ -72,6 +72,42 @@ def test_rows_whose_id_was_lost_go_by_their_answers(tmp_path: Path) -> None:
     assert ids(path) == []
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        '"l:123","2026-10-01T00:00:00Z","f:7","ann@example.org","p:+491701234567","of "York"',
+        ' "l:123" ,"2026-10-01T00:00:00Z","f:7", "ann@example.org" ," p:+491701234567",not closed"',
+        '"l:123,"f:7"," ann@example.org,"p:+491701234567"',
+    ],
+    ids=["a quote within", "blanks around", "quotes that open only"],
+)
+@pytest.mark.parametrize(
+    ("gone", "conditions"),
+    [
+        (erased("123"), ()),
+        (erased(), (Condition.of("email", "ann@example.org"),)),
+        (erased(), (Condition.of("*", "+49 170 1234567"),)),
+    ],
+    ids=["id", "text", "phone"],
+)
+def test_quotes_that_came_along_hide_nobody(
+    tmp_path: Path, line: str, gone: object, conditions: tuple[Condition, ...]
+) -> None:
+    """A row whose quotes give no cells is kept aside with them: its id and answers are found all the same."""
+    export = ExportFile(io.BytesIO(f"{','.join(HEADER)}\r\n{line}\r\n".encode()), UTC)
+    (row,) = export
+    assert isinstance(row, Refused)
+    path = leftover(tmp_path / "x.rejected.tsv", row.cells, BOB)
+    assert cleaned(path, gone, *conditions) == Cleaned(2, 1)
+    assert ids(path) == ["l:2"]
+
+
+def test_doubled_quotes_are_one(tmp_path: Path) -> None:
+    """An answer with quotes of its own has them doubled where its cell's quotes came along."""
+    path = leftover(tmp_path / "x.rejected.tsv", ('"l:1"', '"Ann ""the"" Doe"', "of York"), BOB)
+    assert cleaned(path, erased(), Condition.of("name", 'Ann "the" Doe')) == Cleaned(2, 1)
+
+
 @pytest.mark.parametrize("dry_run", [True, False])
 def test_a_file_that_loses_nothing_is_not_touched(tmp_path: Path, dry_run: bool) -> None:
     """Nor by a dry run, which counts the same."""

@@ -22,7 +22,7 @@ from worker.cli.command import SERVERS, answer_of, data_dir_option, settings_for
 from worker.cli.pages import pages
 from worker.errors import ConfigurationError, LeadSyncError
 from worker.foreign_text import clean
-from worker.settings import Settings
+from worker.settings import Settings, read_user_token
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -112,7 +112,8 @@ def connect(
             " put it into .env, the same for all processes"
         )
     interactive = _is_terminal() and not token_stdin
-    token = _token(settings, token_stdin, interactive) if parts & {"token", "pages"} else None
+    given = read_user_token() if parts & {"token", "pages"} else ""
+    token = _token(given, token_stdin, interactive) if parts & {"token", "pages"} else None
     wish = Wish(parts, token, account, page_ids, url, again, settings.verify_token)
     migrate(settings.database_url)
     sheet = _Sheet(quiet=as_json)
@@ -127,7 +128,7 @@ def connect(
         click.echo(json.dumps(_as_json(connection, achieved)))
     else:
         sheet.sum_up(connection, achieved)
-    if token and token == settings.user_token and _is_refused(connection):
+    if token and token == given and _is_refused(connection):
         click.echo("the token is that of META_USER_TOKEN: change it there, or take it out of .env", err=True)
     if not achieved:
         raise click.exceptions.Exit(1)
@@ -260,14 +261,14 @@ def _webhook_url(settings: Settings, given: str | None, parts: frozenset[str], o
     return url if told.path.strip("/") else f"{url.rstrip('/')}/webhook"
 
 
-def _token(settings: Settings, from_stdin: bool, interactive: bool) -> str | None:
+def _token(given: str, from_stdin: bool, interactive: bool) -> str | None:
     """The token that is given; None: the kept one."""
     if from_stdin:
         token = sys.stdin.readline().strip()
         if not token:
             raise click.UsageError("--token-stdin: standard input holds no token")
-    elif settings.user_token:
-        token = settings.user_token
+    elif given:
+        token = given
     elif interactive:
         asked = "Token of a person or a system user (not shown; Enter alone: the one that is kept)"
         token = click.prompt(asked, default="", hide_input=True, show_default=False, err=True).strip()

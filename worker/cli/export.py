@@ -38,9 +38,8 @@ BYTE_ORDER_MARK: Final = "\ufeff".encode()
 Advance: TypeAlias = Callable[[int, int], None]
 """Told how many rows are written, and of how many."""
 
-# What a shell tells of a process that these signals ended.
+# What a shell tells of a process that this signal ended.
 _PIPE_CLOSED: Final = 128 + signal.SIGPIPE
-_TERMINATED: Final = 128 + signal.SIGTERM
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +140,7 @@ def export(
     logging.getLogger("psycopg").setLevel(logging.ERROR)
 
     try:
-        with _ending_in_order(), _destination(path) as sink, _progress(to_file=path is not None) as advance:
+        with _destination(path) as sink, _progress(to_file=path is not None) as advance:
             written = answer_of(_write(settings, selection, layout, sink, advance))
     except ReaderGone:
         # The interpreter flushes standard output once more at its end, and would complain.
@@ -206,16 +205,6 @@ def _destination(path: Path | None) -> AbstractContextManager[Sink]:
     if path:
         return whole_file(path)
     return standard_output(sys.stdout.buffer)
-
-
-@contextmanager
-def _ending_in_order() -> Iterator[None]:
-    """SIGTERM ends us like an error, so that no unfinished file stays."""
-    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(_TERMINATED))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

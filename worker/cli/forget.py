@@ -8,7 +8,7 @@ argument of a process.
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -18,7 +18,7 @@ import click
 from worker.cli.arguments import an_id, ids
 from worker.cli.command import SERVERS, answer_of, data_dir_option, settings_for
 from worker.conditions import Condition
-from worker.errors import LeadSyncError, LedgerUnavailable, StoreUnavailable
+from worker.errors import LeadSyncError, StoreUnavailable
 from worker.inbox import is_id
 from worker.settings import Settings
 
@@ -180,7 +180,7 @@ async def _carry_out(
         told: dict[str, Any] = {"dry_run": wish.dry_run}
         if wish.conditions:
             found = await _find(oblivion, wish)
-            told |= await _tell_found(oblivion, found, wish)
+            told |= _tell_found(found, wish)
             asked = found.pages
             question = ", ".join(condition.key for condition in wish.conditions)
             order = Order("answer", question)
@@ -207,7 +207,7 @@ async def _find(oblivion: "ErasureDesk", wish: _Wish) -> "Found":
         return await oblivion.forgetter.find(wish.conditions, advance)
 
 
-async def _tell_found(oblivion: "ErasureDesk", found: "Found", wish: _Wish) -> dict[str, Any]:
+def _tell_found(found: "Found", wish: _Wish) -> dict[str, Any]:
     forms = sorted(found.forms.values(), key=lambda form: (form.page_id, form.form_id or ""))
     _say(wish, f"{_many(len(found.pages), 'lead')} in {_many(len(forms), 'form')} with this answer")
     for form in forms:
@@ -216,19 +216,16 @@ async def _tell_found(oblivion: "ErasureDesk", found: "Found", wish: _Wish) -> d
             wish,
             f"  {form.leads:,}  {where} of Page {form.page_id}, since {form.since:%Y-%m-%d}",
         )
-    unread = await oblivion.rows.unread()
-    with suppress(LedgerUnavailable):
-        unread += await oblivion.listed.unread()
-    if unread:
+    if found.unread:
         _note(
-            f"{_many(unread, 'reference')} unread still, which may have this answer:"
+            f"{_many(found.unread, 'reference')} unread still, which may have this answer:"
             " run this again once `leadsync status` shows none waiting"
         )
     told = [
         {"page_id": form.page_id, "form_id": form.form_id, "leads": form.leads, "since": form.since}
         for form in forms
     ]
-    return {"found": len(found.pages), "forms": told, "unread": unread}
+    return {"found": len(found.pages), "forms": told, "unread": found.unread}
 
 
 async def _erase(

@@ -124,7 +124,11 @@ def _change(page_id: str | None, form_id: str | None, days: int | None, data_dir
             return await oblivion.rows.set_retention(what, object_id, days, now())
 
     if not answer_of(ask(settings_for(data_dir, *SERVERS))):
+        remedy = {
+            "form": "it is once its Page's forms were listed, or set the time of its Page",
+            "page": "see `leadsync pages list`; it is once it was connected, or one of its leads has come",
+        }
         raise LeadSyncError(
-            f"form {object_id} is not known here; it is once its Page's forms were listed, or set the time of its Page"
+            f"{'Page' if what == 'page' else what} {object_id} is not known here; {remedy[what]}"
         )
     return what.capitalize(), object_id

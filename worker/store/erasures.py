@@ -97,7 +97,7 @@ values (%(now)s, %(by_order_of)s, %(question)s, 0, %(took_from)s::jsonb)
 SPAN: Final = f"""
 with span as materialized (
     select leadgen_id, page_id, form_id, coalesce(created_time, stored_at, first_seen_at) as since,
-        field_data::text as told
+        case when %(since)s::text is null or age(xmin) <= age(%(since)s::text::xid) then field_data::text end as told
     from leadgen where leadgen_id > %(after)s order by leadgen_id limit %(most)s
 )
 select edge.last, edge.looked_at, found.leadgen_id, found.page_id, found.form_id, found.since, found.told
@@ -110,8 +110,14 @@ left join (
 """
 """The next rows by id: those that may match, with their answers, and how far that was.
 
+`since` leaves those that were last written before that mark; a clock would be that of whoever wrote.
 In a Turkish database lower('I') is no i, hence the collation; rows with letters beyond ASCII are always looked at.
 """
+
+MARK: Final = """
+select pg_snapshot_xmin(pg_current_snapshot())::xid::text as mark
+"""
+"""The oldest transaction that may still write: what is written from now on is of this one or a later one."""
 
 ABOUT: Final = """
 select greatest(reltuples, 0)::bigint as rows from pg_class where oid = 'leadgen'::regclass
@@ -203,11 +209,15 @@ order by page_id, what desc, id
 """What is erased in time."""
 
 SET_OF_PAGE: Final = """
-insert into pages as p (page_id, retention_days, updated_at) values (%(id)s, %(days)s, %(now)s)
+insert into pages as p (page_id, retention_days, updated_at)
+select %(id)s, %(days)s, %(now)s
+where exists (select from pages where page_id = %(id)s) or exists (select from forms where page_id = %(id)s)
+   or exists (select from leadgen where page_id = %(id)s)
+   or exists (select from page_tokens where page_id = %(id)s)
 on conflict (page_id) do update set retention_days = excluded.retention_days
 returning p.page_id as id
 """
-"""How long answers of a Page's leads are kept."""
+"""How long answers of a Page's leads are kept. A Page of which nothing is here would be a mistyped one."""
 
 SET_OF_FORM: Final = """
 update forms set retention_days = %(days)s where form_id = %(id)s returning form_id as id
@@ -286,11 +296,24 @@ class ErasureStore:
         }
         await self._rows(TELL, told)
 
+    async def mark(self) -> str:
+        """Now, in the order in which Postgres' transactions write."""
+        return str((await self._rows(MARK, {}))[0]["mark"])
+
     async def span(
-        self, needle: Needle, after: str, most: int
+        self, needle: Needle, after: str, most: int, since: str | None = None
     ) -> tuple[Sequence[Candidate], str | None, int]:
-        """Those of the next `most` rows after an id that may match; the last id, and how many were looked at."""
-        asked = {"needle": needle.text, "is_phone": needle.is_phone, "after": after, "most": most}
+        """Those of the next `most` rows after an id that may match; the last id, and how many were looked at.
+
+        `since`: only those that were written since that mark.
+        """
+        asked = {
+            "needle": needle.text,
+            "is_phone": needle.is_phone,
+            "after": after,
+            "most": most,
+            "since": since,
+        }
         rows = await self._rows(SPAN, asked)
         found = [
             Candidate(row["leadgen_id"], row["page_id"], row["form_id"], row["since"], row["told"])
@@ -366,10 +389,12 @@ class ErasureStore:
         return await self._rows(RETENTION, {})
 
     async def set_retention(self, what: str, object_id: str, days: int | None, now: datetime) -> bool:
-        """Keep a Page's or a form's answers so long (None: for ever); false where the form is not known."""
+        """Keep a Page's or a form's answers so long (None: for ever); false where it is not known."""
         statement = SET_OF_PAGE if what == "page" else SET_OF_FORM
         return bool(await self._rows(statement, {"id": object_id, "days": days, "now": now}))
 
     async def vacuum(self) -> None:
-        """Let Postgres take away what erased rows were before; it waits for nobody and blocks nobody."""
-        await self._statements.alone("vacuum leadgen")
+        """Let Postgres take away what erased rows were before, and what it sampled of them; it waits for nobody and
+        blocks nobody.
+        """
+        await self._statements.alone("vacuum (analyze) leadgen")

@@ -14,7 +14,7 @@ from psycopg_pool import AsyncConnectionPool
 from worker.sealing import Sealed
 from worker.store.statements import Row, Statements
 from worker.tokens import Account as Account
-from worker.tokens import TokenRow
+from worker.tokens import Dropped, TokenRow
 
 SEALED_OF_PAGE: Final = """
 select key_id, sealed, refused_at is not null as is_refused from page_tokens where page_id = %(page_id)s
@@ -27,12 +27,19 @@ select page_id from page_tokens order by page_id
 """Pages of which there is a sealed token."""
 
 KEEP_OF_PAGE: Final = """
-insert into page_tokens as t (page_id, user_id, key_id, sealed, derived_at)
-values (%(page_id)s, %(user_id)s, %(key_id)s, %(box)s, %(now)s)
-on conflict (page_id) do update set user_id = excluded.user_id, key_id = excluded.key_id, sealed = excluded.sealed,
-    refused_at = null, derived_at = excluded.derived_at
+with former as (
+    select user_id from page_tokens where page_id = %(page_id)s and user_id is distinct from %(user_id)s
+),
+kept as (
+    insert into page_tokens as t (page_id, user_id, key_id, sealed, derived_at)
+    values (%(page_id)s, %(user_id)s, %(key_id)s, %(box)s, %(now)s)
+    on conflict (page_id) do update set user_id = excluded.user_id, key_id = excluded.key_id, sealed = excluded.sealed,
+        refused_at = null, derived_at = excluded.derived_at
+)
+delete from accounts a using former f where a.user_id = f.user_id
+  and not exists (select from page_tokens t where t.user_id = a.user_id and t.page_id <> %(page_id)s)
 """
-"""A Page's token, new or instead of the former."""
+"""A Page's token, new or instead of the former; and the former account is forgotten, if no other Page leans on it."""
 
 RENEW_OF_PAGE: Final = """
 update page_tokens set user_id = %(user_id)s, key_id = %(key_id)s, sealed = %(box)s, refused_at = null,
@@ -48,9 +55,21 @@ where page_id = %(page_id)s and sealed = %(box)s and (refused_at is not null) <>
 """Meta refuses this very token, or takes it again."""
 
 DROP_OF_PAGE: Final = """
-delete from page_tokens where page_id = %(page_id)s returning page_id
+with token as (
+    delete from page_tokens where page_id = %(page_id)s returning user_id
+),
+account as (
+    delete from accounts a
+    where not exists (select from page_tokens t where t.user_id = a.user_id and t.page_id <> %(page_id)s)
+      and (a.user_id in (select user_id from token)
+           or (a.connected_at < %(unused_since)s
+               and not exists (select from page_tokens t where t.user_id is null and t.page_id <> %(page_id)s)))
+    returning a.user_id
+)
+select exists (select from token) as is_page_token, array(select user_id from account order by 1) as accounts
 """
-"""Forget a Page's token."""
+"""Forget a Page's token, its account if no other Page leans on it, and older accounts that no Page leans on, unless
+there is a Page's token of which nobody knows the account."""
 
 KEEP_ACCOUNT: Final = """
 insert into accounts as a (user_id, kind, key_id, sealed, scopes, expires_at, data_access_expires_at, connected_at)
@@ -81,12 +100,6 @@ update accounts set refused_at = case when %(is_refused)s then coalesce(refused_
 where user_id = %(user_id)s and (refused_at is not null) <> %(is_refused)s
 """
 """Meta refuses an account's token, or takes it again."""
-
-DROP_ACCOUNT: Final = """
-delete from accounts a where user_id = %(user_id)s
-  and not exists (select from page_tokens t where t.user_id = a.user_id) returning user_id
-"""
-"""Forget an account whose token no Page leans on any more."""
 
 KEYS_USED: Final = """
 select key_id, count(*) filter (where is_page)::integer as pages,
@@ -143,7 +156,7 @@ class TokenStore:
         return tuple(row["page_id"] for row in await self._rows(PAGES_WITH_TOKENS, {}))
 
     async def keep_page_token(self, page_id: str, user_id: str | None, sealed: Sealed, now: datetime) -> None:
-        """Keep a Page's token, derived from that of account `user_id`."""
+        """Keep a Page's token, derived from that of account `user_id`; an account that no Page leans on now goes."""
         kept = {
             "page_id": page_id,
             "user_id": user_id,
@@ -172,9 +185,13 @@ class TokenStore:
         marked = {"page_id": page_id, "box": sealed.box, "is_refused": is_refused, "now": now}
         await self._rows(MARK_OF_PAGE, marked)
 
-    async def drop_page_token(self, page_id: str) -> bool:
-        """Forget a Page's token; false where there was none."""
-        return bool(await self._rows(DROP_OF_PAGE, {"page_id": page_id}))
+    async def drop_page_token(self, page_id: str, unused_since: datetime) -> Dropped:
+        """Forget a Page's token and its account, unless another Page leans on that one.
+
+        So go accounts that no Page leans on and that were connected before `unused_since`.
+        """
+        row = (await self._rows(DROP_OF_PAGE, {"page_id": page_id, "unused_since": unused_since}))[0]
+        return Dropped(row["is_page_token"], tuple(row["accounts"]))
 
     async def keep_account(self, account: Account, now: datetime) -> None:
         """Keep the token of a person or a system user."""
@@ -207,10 +224,6 @@ class TokenStore:
     async def mark_account(self, user_id: str, *, is_refused: bool, now: datetime) -> None:
         """Note whether Meta refuses an account's token."""
         await self._rows(MARK_ACCOUNT, {"user_id": user_id, "is_refused": is_refused, "now": now})
-
-    async def drop_account(self, user_id: str) -> bool:
-        """Forget an account that no Page's token was derived from; false where it is needed, or unknown."""
-        return bool(await self._rows(DROP_ACCOUNT, {"user_id": user_id}))
 
     async def keys_used(self) -> list[Row]:
         """`key_id`, `pages`, `accounts`: how many tokens each key seals."""
