@@ -42,9 +42,13 @@ REDIS_DATABASES = itertools.cycle(range(1, 16))
 
 
 def pytest_configure() -> None:
-    """`make test` runs one part in the background, where a shell makes it and its children deaf to Ctrl-C."""
+    """`make test` runs parts in the background, where a shell makes them and their children deaf to Ctrl-C, as nohup
+    does to a hang-up. Children hear both again; the tests themselves go on as nohup wants.
+    """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda number, frame: None)
 
 
 @pytest.fixture(autouse=True)

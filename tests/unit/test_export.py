@@ -5,7 +5,7 @@ import io
 import json
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -526,7 +526,16 @@ def test_a_file_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
 ENDING = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 
 
+@pytest.fixture
+def ends_us(number: signal.Signals) -> Iterator[None]:
+    """The signal as a terminal leaves it, whoever started the tests."""
+    before = signal.signal(number, signal.SIG_DFL)
+    yield
+    signal.signal(number, before)
+
+
 @ENDING
+@pytest.mark.usefixtures("ends_us")
 def test_a_signal_that_ends_us_leaves_no_other_file(
     tmp_path: Path, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
