@@ -88,7 +88,8 @@ def redis_server(server_folder: Path) -> Iterator[ServerProcess]:
 def postgres_server(server_folder: Path) -> Iterator[ServerProcess]:
     """A Postgres cluster for this run, set as in production, but that it need not survive a loss of power."""
     server = prepared(prepare_postgres, server_folder)
-    server = replace(server, argv=(*server.argv, "-c", "fsync=off"))
+    # Autovacuum would look at tables between tests, and at times change the statistics that these compare.
+    server = replace(server, argv=(*server.argv, "-c", "fsync=off", "-c", "autovacuum=off"))
     with running(server, server_folder / "postgres.log") as server:
         yield server
 
