@@ -148,13 +148,6 @@ class Publisher:
             else:
                 self._ring()
 
-    def _refuse_if_late(self, since: float) -> None:
-        if self._is_late(since):
-            raise _Late
-
-    def _is_late(self, since: float) -> bool:
-        return self._clock() - since > BEGIN_SECONDS
-
     def count(self, verdict: Verdict) -> None:
         """Count a refusal in memory: a write at most every few seconds, a line at most every minute."""
         self._tally.add(verdict)
@@ -180,6 +173,13 @@ class Publisher:
         """Write the counts still in memory, as far as that is quick, and let go of Redis."""
         self._flush()
         self._client.close()
+
+    def _refuse_if_late(self, since: float) -> None:
+        if self._is_late(since):
+            raise _Late
+
+    def _is_late(self, since: float) -> bool:
+        return self._clock() - since > BEGIN_SECONDS
 
     def _look_again(self) -> None:
         # One thread looks while the others go by the last condition; where there is none each looks for

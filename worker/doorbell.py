@@ -2,7 +2,8 @@
 
 A doorbell carries nothing and may be lost: what must not be lost lies in the stream or in Postgres, and the schedule
 rings again while there is work. It never looks at what the work is. Invariant: between two answers to the bell at
-most one message is sent in BELL_EXPIRES_SECONDS, so doorbells cannot pile up however often somebody rings.
+most one message is sent in BELL_EXPIRES_SECONDS, and where nobody answers one more by the schedule, which insists: so
+doorbells cannot pile up however often somebody rings.
 """
 
 import time
@@ -32,8 +33,7 @@ MESSAGE_EXPIRES_SECONDS: Final = 3_600
 """A doorbell that lay in its queue for longer is thrown away unanswered: the schedule has rung again since.
 
 Celery makes it a moment of the sender's clock and judges it by the worker's: a worker whose clock is further ahead than
-this hears nothing. What piles up in it while no worker listens is short: of each bell a message in
-BELL_EXPIRES_SECONDS, of every other task of the schedule one an interval, some 2,100 messages in all as delivered.
+this hears nothing. What piles up in it while no worker listens the schedule cuts short (schedule.py, MOST_LYING).
 """
 
 OVERDUE_SECONDS: Final = 15.0
