@@ -131,9 +131,8 @@ class ListingReader:
                 break
             left = tuple(found.wanted.values())
             try:
-                token = await self._tokens.token_for(
-                    page_id
-                )  # first: a grant without a call is a trial wasted
+                # First: a grant without a call is a trial wasted.
+                token = await self._tokens.token_for(page_id)
                 answer = await self._budget.request(page_id, 1, lane)
             except (LedgerUnavailable, StoreUnavailable) as error:
                 return self._verdicts.no_grant(left, error)

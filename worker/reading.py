@@ -130,9 +130,8 @@ class LeadReader:
         settled: list[Settled] = []
         while references:
             try:
-                token = await self._tokens.token_for(
-                    page_id
-                )  # first: a grant without a call is a trial wasted
+                # First: a grant without a call is a trial wasted.
+                token = await self._tokens.token_for(page_id)
                 answer = await self._budget.request(page_id, len(references), lane)
             except (LedgerUnavailable, StoreUnavailable) as error:
                 return settled + self._verdicts.no_grant(references, error)
