@@ -326,6 +326,34 @@ def test_a_second_signal_kills_at_once(program: Callable[[str], subprocess.Popen
     assert not any(map(is_alive, pids))
 
 
+UNWOKEN = """
+import signal, sys, threading, time
+from worker.supervisor import ProcessSpec, run
+
+def deliver_elsewhere():
+    # What the kernel gives to another thread does not wake the main one up; nor does what comes in
+    # the instant before it goes to sleep, which no test can time.
+    while signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        time.sleep(0.01)
+    time.sleep(0.3)
+    signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+
+threading.Thread(target=deliver_elsewhere).start()
+sys.exit(run([ProcessSpec("worker", [sys.executable, "-c", sys.argv[1]])]))
+"""
+
+
+def test_a_signal_that_wakes_nobody_is_heard() -> None:
+    """A Ctrl-C counts also where it did not interrupt the main thread's sleep."""
+    ended = subprocess.run(
+        [sys.executable, "-c", UNWOKEN, SLEEP],
+        timeout=20,
+        capture_output=True,
+        cwd=Path(supervisor_processes.__file__).parents[2],
+    )
+    assert ended.returncode == 0, ended.stderr.decode()
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux'")
 def test_children_die_with_a_killed_supervisor(program: Callable[[str], subprocess.Popen[str]]) -> None:
     """kill -9 of the supervisor leaves no process behind, not even one that ignores SIGTERM."""

@@ -303,7 +303,7 @@ def run(specs: Sequence[ProcessSpec], on_ready: Callable[[], str | None] | None 
     try:
         supervisor.start()
         signals = 0
-        while (event := events.get()) != "over":
+        while (event := _next_of(events)) != "over":
             if event == "ready" and on_ready is not None:
                 supervisor.say(on_ready() or "")
             elif event == "signal":
@@ -317,6 +317,18 @@ def run(specs: Sequence[ProcessSpec], on_ready: Callable[[], str | None] | None 
         supervisor.stop()
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _next_of(events: queue.SimpleQueue[str]) -> str:
+    """The next event, also where a signal did not wake this thread up.
+
+    A handler runs in the main thread, between two instructions; a signal that comes just before this thread
+    goes to sleep, or that the kernel gives to another one, sets a flag and interrupts nothing. Without a look
+    now and then a Ctrl-C would be heard with the next event only, the end of everything perhaps.
+    """
+    while True:
+        with suppress(queue.Empty):
+            return events.get(timeout=POLL_SECONDS)
 
 
 def _kill_group(pid: int) -> None:
