@@ -41,7 +41,9 @@ LIMITS_EVERY_SECONDS: Final = 60.0
 LOOK_TICKS: Final = 6
 """Every so many rings it is looked whether some Page's forms, or some form, are due: every 30 seconds."""
 DEEP_EVERY_SECONDS: Final = 600.0
-"""How often it is looked whether some form is due in full."""
+DEEPS_A_PERIOD: Final = 10
+"""How often it is looked whether some form is due in full; a form that is not yet due at one look waits for the next,
+so looks must be many where full comparisons are frequent."""
 
 FORGET_EVERY_SECONDS: Final = 60.0
 """How often it is looked whether what was erased by order is still so, and whether leads were kept long enough."""
@@ -101,7 +103,12 @@ def _options(settings: Settings) -> dict[str, Any]:
                 "task": RECONCILE_TASK,
                 "schedule": min(LOOK_TICKS * settings.ring_every, settings.reconcile_every),
             },
-            DEEP_TASK: {"task": DEEP_TASK, "schedule": min(DEEP_EVERY_SECONDS, settings.reconcile_deep)},
+            DEEP_TASK: {
+                "task": DEEP_TASK,
+                "schedule": min(
+                    DEEP_EVERY_SECONDS, max(settings.ring_every, settings.reconcile_deep / DEEPS_A_PERIOD)
+                ),
+            },
             FORGET_TASK: {"task": FORGET_TASK, "schedule": FORGET_EVERY_SECONDS},
             CHECK_TASK: {"task": CHECK_TASK, "schedule": settings.ring_every},
         },

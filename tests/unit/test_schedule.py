@@ -10,7 +10,7 @@ from celery.beat import ScheduleEntry
 
 from tests.fakes.time import FrozenClock
 from worker.app import create_app
-from worker.inbox import TIDY_TASK
+from worker.inbox import DEEP_TASK, TIDY_TASK
 from worker.schedule import DoorbellScheduler
 from worker.settings import read_settings
 
@@ -22,6 +22,13 @@ def test_what_is_over_is_forgotten_some_times_a_window(window: float, every: flo
     """No table waits an hour for it, which a schedule that is started again and again never reaches."""
     settings = replace(read_settings(), budget_window=window, redis_url=NOWHERE)
     assert create_app(settings).conf.beat_schedule[TIDY_TASK]["schedule"] == every
+
+
+@pytest.mark.parametrize(("period", "every"), [(86_400, 600), (6_000, 600), (225, 22.5), (20, 5)])
+def test_a_form_is_compared_in_full_not_much_later_than_asked(period: float, every: float) -> None:
+    """Looking once a period would let a form that was not quite due wait for two."""
+    settings = replace(read_settings(), reconcile_deep=period, redis_url=NOWHERE)
+    assert create_app(settings).conf.beat_schedule[DEEP_TASK]["schedule"] == every
 
 
 class HeardSchedule(DoorbellScheduler):
