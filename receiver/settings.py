@@ -4,11 +4,14 @@ Invariant: every problem is in one ConfigurationError, one a line, and no messag
 stand in worker/settings.py again: the receiver may lean on nothing of the worker but its front door.
 """
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final, Literal
 from urllib.parse import urlsplit
 
+from dotenv import dotenv_values
 from environs import Env, EnvError, EnvValidationError, ValidationError, validate
 
 from receiver.errors import ConfigurationError
@@ -46,7 +49,7 @@ def read_settings() -> Settings:
     Raises ConfigurationError.
     """
     env = Env(eager=False)
-    _read_file(env)
+    _read_file()
     settings = _read(env)
     problems = _problems(env)
     if problems:
@@ -54,9 +57,15 @@ def read_settings() -> Settings:
     return settings
 
 
-def _read_file(env: Env) -> None:
+def _read_file() -> None:
     try:
-        env.read_env(DOTENV, recurse=False)
+        if Path(DOTENV).is_dir():
+            raise IsADirectoryError
+        # As it stands: a `${` in a password is no reference to anything.
+        found = dotenv_values(DOTENV, interpolate=False)
+        for name, value in found.items():
+            if value is not None:
+                os.environ.setdefault(name, value)
     except (OSError, ValueError) as error:
         raise ConfigurationError(
             f"{DOTENV}: cannot be read ({type(error).__name__}); it must be a file of UTF-8 text"

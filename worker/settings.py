@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final, Literal
 from urllib.parse import urlsplit
 
+from dotenv import dotenv_values
 from environs import Env, EnvError, EnvValidationError, ValidationError, validate
 
 from worker.errors import ConfigurationError
@@ -93,7 +94,7 @@ class Settings:
 def read_user_token() -> str:
     """The token in META_USER_TOKEN, for `connect` alone: what runs for months should not hold it."""
     env = Env()
-    _read_file(env)
+    _read_file()
     return str(env.str(CONNECTS_ALONE, "")).strip()
 
 
@@ -103,7 +104,7 @@ def read_settings(*needed: str) -> Settings:
     `needed` names variables that the calling command cannot do without. Raises ConfigurationError.
     """
     env = Env(eager=False)
-    _read_file(env)
+    _read_file()
     settings = _read(env)
     lacking = [name for name in needed if not env.str(name, "")]
     problems = _problems(env)
@@ -115,9 +116,15 @@ def read_settings(*needed: str) -> Settings:
     return settings
 
 
-def _read_file(env: Env) -> None:
+def _read_file() -> None:
     try:
-        env.read_env(DOTENV, recurse=False)
+        if Path(DOTENV).is_dir():
+            raise IsADirectoryError
+        # As it stands: a `${` in a password is no reference to anything.
+        found = dotenv_values(DOTENV, interpolate=False)
+        for name, value in found.items():
+            if value is not None:
+                os.environ.setdefault(name, value)
     except (OSError, ValueError) as error:
         raise ConfigurationError(
             f"{DOTENV}: cannot be read ({type(error).__name__}); it must be a file of UTF-8 text"

@@ -200,8 +200,7 @@ _TIMES: Final = (
 
 TARGETS: Final = (
     Target("environment", check_environment, _SETTINGS, share=1),
-    # python-dotenv reads the blanks after an open `${` from each of them anew; who writes the file harms himself alone.
-    Target("dotenv", check_dotenv, _SETTINGS, share=1, is_stretched=False),
+    Target("dotenv", check_dotenv, _SETTINGS, share=1),
     Target("tokens_file", check_tokens_file, (b'{"1": "a"}', b'"\\ud800"', b"\xef\xbb\xbf"), share=2),
     Target("keys", check_keys, (KEY.text.encode(), OTHER_KEY.text.encode(), b"#", b",", b"\x85"), share=8),
     Target("sealed", check_sealed, share=10),

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 SLOW = {"environment", "dotenv", "request", "tokens_file"}
 """These write a file, or build a whole request, for each input."""
 DECODES = re.compile(
-    r"json\.loads|read_json\(|csv\.reader|fromisoformat|strptime|b64decode|read_env\(|JSONDecoder"
+    r"json\.loads|read_json\(|csv\.reader|fromisoformat|strptime|b64decode|dotenv_values\(|JSONDecoder"
 )
 COVERED_BY = {
     "receiver/delivery.py": "delivery",

@@ -45,6 +45,13 @@ def test_the_file_serves_where_the_environment_is_silent(monkeypatch: pytest.Mon
     assert (settings.app_secrets, settings.port) == (("filed",), 2)
 
 
+@pytest.mark.parametrize("quote", ["", "'"])
+def test_a_value_of_the_file_is_taken_as_it_stands(quote: str) -> None:
+    """What looks like a reference to a variable is part of a password, and stays one."""
+    Path(".env").write_text(f"META_VERIFY_TOKEN={quote}a${{HOME}}$b{quote}\nMETA_APP_SECRET=x\n")
+    assert read_settings().verify_token == "a${HOME}$b"
+
+
 def test_every_problem_is_told_at_once_and_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     """One error lists every problem, one a line, and quotes no value that may hold a secret."""
     monkeypatch.setenv("META_APP_SECRET", " , ")
