@@ -52,11 +52,10 @@ test: MEANWHILE = $(run_mypy) || { kill -INT $$unit $$integration $$third $$seco
 
 coverage: $(READY_COVERAGE)  ## run every test and tell what none of them runs, in child processes too; takes longer
 	@rm -rf build/coverage && mkdir -p build/coverage
-	@$(run_parts)
-	@$(BIN)/coverage combine --quiet build/coverage
-	@$(BIN)/coverage json --quiet -o build/coverage.json
-	@$(BIN)/coverage report
-	@$(BIN)/python -m tests.coverage_goals build/coverage.json
+	@( $(run_parts) ); tests=$$?; \
+	$(BIN)/coverage combine --quiet build/coverage && $(BIN)/coverage json --quiet -o build/coverage.json && \
+	$(BIN)/coverage report && $(BIN)/python -m tests.coverage_goals build/coverage.json || exit 1; \
+	[ $$tests = 0 ] || { echo "some tests failed, see above"; exit 1; }
 
 audit: $(READY_AUDIT)  ## look up known vulnerabilities of every package in the locks; asks PyPI
 	@$(AUDIT)/bin/python .ci/audit.py $(AUDIT)/bin/pip-audit requirements*.lock

@@ -4,7 +4,6 @@ Invariant: every problem is in one ConfigurationError, one a line, and no messag
 stand in worker/settings.py again: the receiver may lean on nothing of the worker but its front door.
 """
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,8 +47,8 @@ def read_settings() -> Settings:
 
     Raises ConfigurationError.
     """
-    env = Env(eager=False)
-    _read_file()
+    env = _LiteralEnv(eager=False)
+    _read_file(env)
     settings = _read(env)
     problems = _problems(env)
     if problems:
@@ -57,15 +56,19 @@ def read_settings() -> Settings:
     return settings
 
 
-def _read_file() -> None:
+class _LiteralEnv(Env):
+    """environs' own, but that the file is taken as it stands: a `${` in a password is no reference to anything."""
+
+    def _load_dotenv(self, path: str | Path, *, override: bool = False) -> None:
+        found = {
+            name: value for name, value in dotenv_values(path, interpolate=False).items() if value is not None
+        }
+        self._environ = {**self._environ, **found} if override else {**found, **self._environ}
+
+
+def _read_file(env: Env) -> None:
     try:
-        if Path(DOTENV).is_dir():
-            raise IsADirectoryError
-        # As it stands: a `${` in a password is no reference to anything.
-        found = dotenv_values(DOTENV, interpolate=False)
-        for name, value in found.items():
-            if value is not None:
-                os.environ.setdefault(name, value)
+        env.read_env(DOTENV, recurse=False)
     except (OSError, ValueError) as error:
         raise ConfigurationError(
             f"{DOTENV}: cannot be read ({type(error).__name__}); it must be a file of UTF-8 text"

@@ -93,8 +93,8 @@ class Settings:
 
 def read_user_token() -> str:
     """The token in META_USER_TOKEN, for `connect` alone: what runs for months should not hold it."""
-    env = Env()
-    _read_file()
+    env = _LiteralEnv()
+    _read_file(env)
     return str(env.str(CONNECTS_ALONE, "")).strip()
 
 
@@ -103,8 +103,8 @@ def read_settings(*needed: str) -> Settings:
 
     `needed` names variables that the calling command cannot do without. Raises ConfigurationError.
     """
-    env = Env(eager=False)
-    _read_file()
+    env = _LiteralEnv(eager=False)
+    _read_file(env)
     settings = _read(env)
     lacking = [name for name in needed if not env.str(name, "")]
     problems = _problems(env)
@@ -116,15 +116,19 @@ def read_settings(*needed: str) -> Settings:
     return settings
 
 
-def _read_file() -> None:
+class _LiteralEnv(Env):
+    """environs' own, but that the file is taken as it stands: a `${` in a password is no reference to anything."""
+
+    def _load_dotenv(self, path: str | Path, *, override: bool = False) -> None:
+        found = {
+            name: value for name, value in dotenv_values(path, interpolate=False).items() if value is not None
+        }
+        self._environ = {**self._environ, **found} if override else {**found, **self._environ}
+
+
+def _read_file(env: Env) -> None:
     try:
-        if Path(DOTENV).is_dir():
-            raise IsADirectoryError
-        # As it stands: a `${` in a password is no reference to anything.
-        found = dotenv_values(DOTENV, interpolate=False)
-        for name, value in found.items():
-            if value is not None:
-                os.environ.setdefault(name, value)
+        env.read_env(DOTENV, recurse=False)
     except (OSError, ValueError) as error:
         raise ConfigurationError(
             f"{DOTENV}: cannot be read ({type(error).__name__}); it must be a file of UTF-8 text"

@@ -27,7 +27,7 @@ from tests.system.whole import APP_SECRET, Whole, whole
 from worker.inbox import LIVE_QUEUE, SET_ASIDE, STREAM
 
 FORGED = 10_000
-PATIENCE = 5.0
+PATIENCE = 10.0
 """Seconds for an answer to come."""
 STEERS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 """What makes a terminal do something else than show a letter; line breaks and tabs are ours."""

@@ -206,6 +206,8 @@ def test_postgres_that_is_away_is_one_line(shop: Shop, free_port: int) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_a_signal_leaves_no_file(shop: Shop, number: signal.Signals) -> None:
     """Whoever ends the command midway finds nothing half done, and no answer on stderr."""
+    if number is signal.SIGTERM and "coverage" in sys.modules:
+        pytest.skip("coverage has a handler for SIGTERM, and a command leaves another's handler alone")
     shop.fill(60_000)
     process = shop.start("-o", "leads.csv")
     _wait_for_part(shop)
