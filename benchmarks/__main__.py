@@ -30,7 +30,7 @@ FULL: Final = {
     "worker_efficiency": (),
     "receiver_speed": (),
     "webhook_latency": (),
-    "scale": (),
+    "scale": ("--rows", "10000", "--rows", "1000000", "--rows", "10000000"),
     "fifty_thousand": (),
     "broken_page": (),
     "revoked_token": (),
@@ -109,7 +109,7 @@ QUICK: Final = {
 
 
 @click.command(help=as_help(__doc__))
-@click.option("--quick", is_flag=True, help="Small sizes: about fifteen minutes instead of ninety.")
+@click.option("--quick", is_flag=True, help="Small sizes: about fifteen minutes instead of two hours.")
 @click.option(
     "--only", "wanted", multiple=True, type=click.Choice(list(FULL)), help="This one alone; repeatable."
 )

@@ -5,7 +5,8 @@
 It is lean by intent: a client library spends more on a request than the server that is to be measured. So it makes
 no request while it measures, reads of an answer only its status line and length, and waits in one epoll. Linux only.
 
-Invariant: every request that was begun is answered with 200 before `offer` returns, else it raises LoadFailed.
+Invariant: every request that was begun is answered with 200 or 503 before `offer` returns, else it raises LoadFailed.
+A server that says that it cannot take one more is as it should be; what it refused is counted apart.
 """
 
 import select
@@ -20,6 +21,7 @@ from worker.errors import LeadSyncError
 
 PATIENCE_SECONDS: Final = 20.0
 _OK: Final = (b"HTTP/1.1 200", b"HTTP/1.0 200")
+_REFUSED: Final = b"HTTP/1.1 503"
 _LENGTH: Final = b"content-length:"
 _HEAD_END: Final = b"\r\n\r\n"
 _RECEIVE: Final = 65_536
@@ -27,15 +29,16 @@ _RECEIVE: Final = 65_536
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """`latencies` in seconds, one an answer; `cpu` seconds of this process while it offered the load."""
+    """`latencies` in seconds, one a 200; how many were 503; `cpu` seconds of this process while it offered the load."""
 
     latencies: tuple[float, ...]
+    refused: int
     seconds: float
     cpu: float
 
     @property
     def per_second(self) -> float:
-        """Answers a second."""
+        """200s a second."""
         return len(self.latencies) / self.seconds
 
 
@@ -67,6 +70,7 @@ def _offer(
     epoll: select.epoll, clients: dict[int, "_Client"], requests: Iterator[bytes], seconds: float
 ) -> Answered:
     latencies: list[float] = []
+    refused = 0
     cpu, began = time.process_time(), time.monotonic()
     end = began + seconds
     for client in clients.values():
@@ -82,12 +86,17 @@ def _offer(
             if not client.is_answered():
                 continue
             now = time.monotonic()
-            latencies.append(now - client.began)
+            if client.was_refused:
+                refused += 1
+            else:
+                latencies.append(now - client.began)
             if now < end:
                 client.begin(next(requests))
             else:
                 busy -= 1
-    return Answered(tuple(latencies), time.monotonic() - began, time.process_time() - cpu)
+    if not latencies:
+        raise LoadFailed(f"all {refused} requests were answered with 503")
+    return Answered(tuple(latencies), refused, time.monotonic() - began, time.process_time() - cpu)
 
 
 class _Client:
@@ -98,6 +107,7 @@ class _Client:
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.fileno = self._socket.fileno()
         self.began = 0.0
+        self.was_refused = False
         self._heard = b""
 
     def begin(self, request: bytes) -> None:
@@ -114,7 +124,8 @@ class _Client:
         head, found, body = self._heard.partition(_HEAD_END)
         if not found:
             return False
-        if not head.startswith(_OK):
+        self.was_refused = head.startswith(_REFUSED)
+        if not self.was_refused and not head.startswith(_OK):
             raise LoadFailed(
                 f"a request was answered {head[:60].splitlines()[0].decode('ascii', 'replace')!r}"
             )

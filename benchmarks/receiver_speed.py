@@ -14,6 +14,8 @@ load generator and Redis to the others, where there are two; the table of cores 
 
 What it does not show: several receiver processes, a proxy before it, TLS. Beside large deliveries bare reads nothing,
 so there the ratio to it says only how long reading takes. The peer is not asked for more than 1,000 leads at once.
+leadsync refuses with 503 what would be answered after Meta's patience: 64 connections that never pause come to that
+with 1,000 changes each. Only a 200 counts, and the column 503 says how many were refused.
 """
 
 import json
@@ -173,7 +175,16 @@ def _load(shape: Shape) -> str:
 def show(turns: Turns, console: Console) -> list[Finding]:
     """Print the figures; what is to be told of them."""
     table = Table(title="Deliveries: median (lowest-highest)", title_justify="left")
-    for heading in ("a delivery", "", "a second", "CPU s per 1,000", "p50 ms", "p99 ms", "load's share"):
+    for heading in (
+        "a delivery",
+        "",
+        "a second",
+        "CPU s per 1,000",
+        "p50 ms",
+        "p99 ms",
+        "503",
+        "load's share",
+    ):
         table.add_column(heading, justify="left" if heading in ("", "a delivery") else "right")
     for shape, by_name in turns.items():
         for place, (name, of) in enumerate(by_name.items()):
@@ -189,6 +200,8 @@ def _cells(of: Sequence[Turn]) -> Iterator[str]:
     for share in (0.5, 0.99):
         taken = (MILLISECONDS * percentile(turn.answered.latencies, share) for turn in of)
         yield Spread.over(taken).show(1)
+    refused = sum(turn.answered.refused for turn in of)
+    yield f"{refused / (refused + sum(len(turn.answered.latencies) for turn in of)):.1%}" if refused else "-"
     yield f"{Spread.over(t.answered.cpu / t.answered.seconds for t in of).median:.2f}"
 
 
