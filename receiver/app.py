@@ -32,6 +32,9 @@ _log = structlog.get_logger()
 class Intake(Protocol):
     """Where deliveries go; receiver.publisher.Publisher in production."""
 
+    def admit(self, waited: float) -> None:
+        """Raise QueueUnavailable where what `waited` so many seconds would be refused, whatever it says."""
+
     def publish(self, delivery: Delivery, waited: float) -> None:
         """Take the whole delivery, which `waited` so many seconds for a thread, or raise QueueUnavailable."""
 
@@ -69,7 +72,10 @@ def _route_webhook(app: Flask, settings: Settings, intake: Intake) -> None:
     def take_delivery() -> Response:
         body = _body(settings.max_body_bytes)
         signature.verify(body, request.headers.get(signature.HEADER), secrets)
-        intake.publish(read(body, received_at=time.time_ns() // 1_000_000), arrival.waited())
+        waited = arrival.waited()
+        # Where more comes than can be read, all of it would be read in vain: each is late because of those before it.
+        intake.admit(waited)
+        intake.publish(read(body, received_at=time.time_ns() // 1_000_000), waited)
         return _text("ok", 200)
 
 

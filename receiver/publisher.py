@@ -123,6 +123,11 @@ class Publisher:
         self._flushing = threading.Lock()
         self._flushed_at = clock()
 
+    def admit(self, waited: float) -> None:
+        """Raise QueueUnavailable where `waited` seconds are so many that `publish` would refuse. Asks nobody."""
+        if waited > BEGIN_SECONDS:
+            raise self._unavailable(_Late())
+
     def publish(self, delivery: Delivery, waited: float) -> None:
         """Put all of `delivery` into the stream, or raise QueueUnavailable. Wakes a worker if none listens.
 

@@ -25,6 +25,11 @@ class Basket:
         self.taken: list[Delivery] = []
         self.counted: list[Verdict] = []
         self.failure: Exception | None = None
+        self.late: Exception | None = None
+
+    def admit(self, waited: float) -> None:
+        if self.late:
+            raise self.late
 
     def publish(self, delivery: Delivery, waited: float) -> None:
         self.check()
@@ -62,6 +67,20 @@ def test_a_proven_delivery_is_taken(
     answer = client.post(path, data=BODY, headers=signed(BODY), content_type=content_type)
     assert (answer.status_code, answer.text) == (200, "ok")
     assert [reference.leadgen_id for reference in basket.taken[0].references] == ["5"]
+
+
+def test_what_comes_too_late_is_refused_unread(
+    client: FlaskClient, basket: Basket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading it takes the time of those behind it, who would then be late too; a forger hears what he always does."""
+    monkeypatch.setattr("receiver.app.read", lambda *_, **__: pytest.fail("it was read"))
+    basket.late = QueueUnavailable("queue too slow")
+    answers = [client.post("/webhook", data=BODY, headers=proof) for proof in (signed(BODY), {})]
+    assert [(answer.status_code, answer.text) for answer in answers] == [
+        (503, "queue too slow"),
+        (403, "signature refused"),
+    ]
+    assert (basket.taken, basket.counted) == ([], [Verdict.QUEUE_UNAVAILABLE, Verdict.UNSIGNED])
 
 
 @pytest.mark.parametrize("headers", [{}, signed(BODY, "other"), {"X-Hub-Signature-256": "sha256=é"}])

@@ -236,6 +236,14 @@ def test_a_delivery_that_is_late_is_refused_unasked(world: World) -> None:
     assert world.redis.xlen(STREAM) == 1
 
 
+def test_who_would_be_refused_as_late_is_not_admitted(world: World) -> None:
+    """So that it need not be read; nobody is asked for that."""
+    with pytest.raises(QueueUnavailable, match="too slow"):
+        world.publisher.admit(BEGIN_SECONDS + 0.001)
+    world.publisher.admit(BEGIN_SECONDS - 0.001)
+    assert world.looks == 0
+
+
 def test_a_slow_look_makes_late_only_who_looked(world: World) -> None:
     """What it saw serves the next one."""
 
