@@ -22,6 +22,8 @@ DOTENV: Final = ".env"
 CONNECTS_ALONE: Final = "META_USER_TOKEN"
 MOST_SECONDS: Final = 10 * 366 * 86_400
 """Ten years: whoever waits for longer has mistyped, and a date so far off is none that Python knows."""
+LONGEST_COMMAND: Final = 4_096
+"""Of characters, of a command line that the environment gives."""
 GRAPH_VERSION: Final = "v26.0"
 """The version of Graph that leadsync is written for."""
 
@@ -302,6 +304,9 @@ def _check_keys(text: str) -> None:
 
 
 def _check_command(text: str) -> None:
+    # shlex takes time squared.
+    if len(text) > LONGEST_COMMAND:
+        raise ValidationError(f"is longer than {LONGEST_COMMAND:,} characters; put it into a script")
     try:
         words = shlex.split(text)
     except ValueError:

@@ -78,6 +78,15 @@ def test_a_value_of_the_file_is_taken_as_it_stands(quote: str) -> None:
     assert read_settings().verify_token == "a${HOME}$b"
 
 
+def test_a_command_that_is_a_script_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Taking it apart takes time squared, at every start of every process."""
+    monkeypatch.setenv("ALERT_COMMAND", "x" * 4_097)
+    with pytest.raises(ConfigurationError, match=r"^ALERT_COMMAND: is longer than 4,096 characters; put it"):
+        read_settings()
+    monkeypatch.setenv("ALERT_COMMAND", "x" * 4_096)
+    assert read_settings().alert_command == "x" * 4_096
+
+
 def test_every_problem_is_told_at_once_and_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     """One error lists every problem by its name, one a line, and quotes no value that may hold a secret."""
     wrong = {
