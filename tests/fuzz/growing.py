@@ -34,7 +34,7 @@ def main() -> None:
     logging.disable()
     structlog.configure(processors=[dropped])
     target = TARGETS[args.target]
-    looked = look(target, args.folder, args.seconds, Random(args.seed))
+    looked = look(target, args.folder, args.seconds, Random(args.seed)) if target.is_stretched else 0
     (args.folder / "grown.json").write_text(json.dumps({"stretches": looked}))
 
 

@@ -20,13 +20,15 @@ class Target:
 
     `run` returns where the input is read or refused as documented, and raises anything else where a promise is
     broken. `words` are bytes that mean something to the reader. `share`: of the inputs of a run, relative to the
-    other targets; a reader that needs a file for each input gets fewer.
+    other targets; a reader that needs a file for each input gets fewer. `is_stretched`: whether its time is held
+    against the size of the input.
     """
 
     name: str
     run: Callable[[bytes], None]
     words: tuple[bytes, ...] = ()
     share: int = 10
+    is_stretched: bool = True
 
 
 def holds(rule: str, is_true: object) -> None:
