@@ -45,10 +45,8 @@ system = $(foreach name,$(1),tests/system/test_$(name).py)
 FIRST := $(call system,budget docs_commands forgetting metrics outages receiver_process trace)
 SECOND := $(call system,chaos commands connect live_path parking supervisor)
 
-test: $(READY_DEV)  ## lint, type-check, and run every test on a real Redis and Postgres
-	@$(run_ruff)
+test: lint  ## lint, type-check, and run every test on a real Redis and Postgres
 	@$(run_parts)
-test: MEANWHILE = $(run_mypy) || { kill -INT $$unit $$integration $$third $$second; wait; exit 1; }
 
 coverage: $(READY_COVERAGE)  ## run every test and tell what none of them runs, in child processes too; takes longer
 	@rm -rf build/coverage && mkdir -p build/coverage
@@ -64,8 +62,12 @@ test-compose: $(READY_DEV)  ## build and start docker-compose.yml, kill parts of
 	@$(BIN)/python -m pytest tests/compose $(PYTEST_ARGS)
 
 lint: $(READY_DEV)  ## ruff and mypy
-	@$(run_ruff)
-	@$(run_mypy)
+	@echo "==> ruff check"
+	@$(BIN)/ruff check --quiet .
+	@echo "==> ruff format --check"
+	@$(BIN)/ruff format --quiet --check . || { echo "run: $(BIN)/ruff format ."; exit 1; }
+	@echo "==> mypy"
+	@$(BIN)/mypy
 
 bench: $(READY_DEV)  ## measure beside real peers, into docs/measured.md; ARGS="--only NAME" for one of them
 	@$(BIN)/python -m benchmarks --into docs/measured.md $(ARGS)
@@ -96,11 +98,7 @@ clean:  ## remove the environment and all caches; the data in .leadsync stays
 	@rm -rf $(VENV) $(AUDIT) $(PEERS) .venv-lock .mypy_cache .ruff_cache .pytest_cache .hypothesis .fuzz *.egg-info build dist
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-run_ruff = echo "==> ruff check" && $(BIN)/ruff check --quiet . && echo "==> ruff format --check" && \
-	{ $(BIN)/ruff format --quiet --check . || { echo "run: $(BIN)/ruff format ."; exit 1; }; }
-run_mypy = echo "==> mypy" && $(BIN)/mypy
-
-# Pytest in five parts side by side, and mypy while they start. System tests mostly wait for processes; the others need a processor, and leave it to
+# Pytest in five parts side by side. System tests mostly wait for processes; the others need a processor, and leave it to
 # those that watch the clock: in two parts, for both are then left to them.
 PYTEST := $(BIN)/python -m pytest
 coverage: PYTEST := $(BIN)/coverage run -m pytest
@@ -110,7 +108,6 @@ nice -n 5 $(PYTEST) tests/unit tests/contract $(PYTEST_ARGS) > $$logs/unit 2>&1 
 nice -n 5 $(PYTEST) tests/integration $(PYTEST_ARGS) > $$logs/integration 2>&1 & integration=$$!; \
 $(PYTEST) tests/system $(addprefix --ignore=,$(FIRST) $(SECOND)) $(PYTEST_ARGS) > $$logs/third 2>&1 & third=$$!; \
 $(PYTEST) $(SECOND) $(PYTEST_ARGS) > $$logs/second 2>&1 & second=$$!; \
-$(or $(MEANWHILE),:); \
 $(PYTEST) $(FIRST) $(PYTEST_ARGS); first=$$?; \
 wait $$second; second=$$?; echo "==> pytest, more system tests"; cat $$logs/second; \
 wait $$third; third=$$?; echo "==> pytest, the other system tests"; cat $$logs/third; \
