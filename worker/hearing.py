@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Final
 from weakref import WeakSet
 
 from celery.worker.request import Request
-from kombu.asynchronous import get_event_loop
+from kombu.asynchronous import Hub
 
 LOOKS: Final = 2
 """The loop runs what is due in no order, Celery's own acknowledgement too: on the second look it has been tried."""
@@ -20,6 +20,8 @@ LOOKS: Final = 2
 class HeardRequest(Request):
     """One doorbell in the main process of a worker."""
 
+    hub: ClassVar[Hub | None] = None
+    """The main process' loop. Kombu's get_event_loop() knows of it until a connection is lost for the first time."""
     _lost: ClassVar["WeakSet[Any]"] = WeakSet()
     """Channels on which one failed: connecting anew is enough, however many more do."""
 
@@ -29,7 +31,7 @@ class HeardRequest(Request):
         self._look_soon(LOOKS)
 
     def _look_soon(self, looks: int) -> None:
-        hub = get_event_loop()
+        hub = self.hub
         # A loop that reads nothing is being closed: it runs what is due for the last time, and nothing may fail there.
         if hub is None or not hub.readers or self._message.acknowledged:
             return

@@ -168,8 +168,9 @@ class Tasks:
             self._settings.redis_url, socket_timeout=5, socket_connect_timeout=2, protocol=2
         )
 
-    def _on_ready(self, **_: Any) -> None:
+    def _on_ready(self, sender: Any, **_: Any) -> None:
         """Look at once at what was left, rather than when the schedule rings next."""
+        HeardRequest.hub = sender.hub
         Watchdog(self._client(), self._queues, self._family).start()
         bells = [
             bell for bell in (DRAIN_BELL, RESUME_BELL_OF, BACKFILL_BELL_OF) if bell.queue in self._queues

@@ -34,7 +34,7 @@ class Channel:
 def hub() -> Iterator[Hub]:
     """The main process' event loop."""
     former, hub = get_event_loop(), Hub()
-    set_event_loop(hub)
+    HeardRequest.hub = set_event_loop(hub)
     # Where a child tells that it has taken a task.
     pipe, end = os.pipe()
     hub.add_reader(pipe, lambda: None)
@@ -42,6 +42,7 @@ def hub() -> Iterator[Hub]:
     hub.close()
     os.close(pipe)
     os.close(end)
+    HeardRequest.hub = None
     set_event_loop(former)
 
 
@@ -95,6 +96,18 @@ def test_one_that_could_not_be_acknowledged_is_a_lost_connection(hub: Hub) -> No
     request(hub, channel).acknowledge()
     for _ in range(3):
         turn(hub)
+
+
+def test_the_second_lost_connection_is_noticed_as_the_first(hub: Hub) -> None:
+    """Celery resets the loop after each, and kombu forgets then that there is one."""
+    (children,) = hub.readers
+    for _ in range(2):
+        hub.reset()
+        hub.add_reader(children, lambda: None)
+        request(hub, Channel(ConnectionResetError("gone"))).acknowledge()
+        turn(hub)
+        with pytest.raises(ConnectionResetError, match="could not be acknowledged"):
+            turn(hub)
 
 
 def test_a_loop_that_is_being_closed_is_not_disturbed(hub: Hub) -> None:
