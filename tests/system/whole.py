@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import redis
 from click.testing import CliRunner, Result
 
 from tests.servers import grow, short_folder
@@ -24,6 +25,7 @@ from tests.system import canaries
 from worker.cli import main
 from worker.demo import differences, get_json, get_lines, post_json
 from worker.desks import open_store, open_stream
+from worker.inbox import QUEUES
 from worker.settings import Settings, environment, read_settings
 from worker.stack import Stack, answers, build_stack
 from worker.store.leads import LeadStore
@@ -33,6 +35,9 @@ from worker.stream import LeadStream
 from worker.supervisor import SERVERS, ProcessSpec, Supervisor
 
 T = TypeVar("T")
+
+REPORTED_LINES = 80
+"""Of the log, where a test has failed."""
 
 APP_SECRET = "whole_app_secret"
 VERIFY_TOKEN = "whole_verify_token"
@@ -172,6 +177,22 @@ class Whole:
         except OSError:
             return False
 
+    def report(self) -> str:
+        """What all of it is doing now, as far as each part can be asked, and the end of the log."""
+        questions: dict[str, Callable[[], object]] = {
+            "processes": self.supervisor.pids,
+            "rows": self.states,
+            "sender": lambda: self.get("send"),
+            "stream": lambda: self.ask_stream(lambda stream: stream.condition()),
+            "doorbells": self._doorbells,
+            "log": lambda: "\n" + "\n".join(self.log().splitlines()[-REPORTED_LINES:]),
+        }
+        return "\n".join(f"{name}: {_told(question)}" for name, question in questions.items())
+
+    def _doorbells(self) -> dict[str, int]:
+        with redis.Redis.from_url(self.settings.redis_url, protocol=2) as client:
+            return {queue: client.llen(queue) for queue in QUEUES}
+
     def log(self) -> str:
         """What all processes have written."""
         return (self.folder / "whole.log").read_text(errors="replace")
@@ -250,6 +271,13 @@ def whole(
             assert not found, f"what nobody may see lies in: {'; '.join(found)}"
         finally:
             supervisor.stop()
+
+
+def _told(question: Callable[[], object]) -> str:
+    try:
+        return str(question())
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
 
 
 def _free_port() -> int:
