@@ -379,14 +379,18 @@ def test_a_screen_that_nobody_reads_holds_up_no_child_and_no_end(
     program: Callable[[str], subprocess.Popen[str]], tmp_path: Path
 ) -> None:
     """After Ctrl-S, or in `| less`, the receiver once stood still in its next log line."""
-    beat = tmp_path / "beat"
+    beat, told = tmp_path / "beat", tmp_path / "told"
     far = 4 * 1024 * 1024 // 400  # more lines than pipes and queue hold
+    # Who speaks at once may have its pid among the lines that are left out.
     code = (
-        f"print('up', flush=True); [print('x' * 400, flush=True) for _ in range({far})];"
-        f"open({str(beat)!r}, 'a').write('through '); import signal; signal.pause()"
+        "import signal, time; print('up', flush=True)\n"
+        f"while not os.path.exists({str(told)!r}): time.sleep(0.01)\n"
+        f"[print('x' * 400, flush=True) for _ in range({far})]\n"
+        f"open({str(beat)!r}, 'a').write('through '); signal.pause()"
     )
     process = program(code)
     pids = children_of(process)
+    told.touch()
     deadline = time.monotonic() + 30
     while not beat.exists() or beat.read_text().count("through") < 2:
         assert time.monotonic() < deadline, "a child waits for the screen"
