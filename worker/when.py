@@ -24,6 +24,8 @@ _MOMENT: Final = re.compile(
 _UNIX: Final = re.compile(r"\d{10}\Z", re.ASCII)
 _AGO: Final = re.compile(r"(\d{1,9}) ?(minute|hour|day|week)s? ago\Z", re.ASCII)
 _DAYS: Final = {"yesterday": -1, "today": 0}
+_LONGEST_ZONE: Final = 64
+"""Characters, twice what the longest name has: a name's parts are looked for one within the other, however deep."""
 
 
 class UnreadableTime(ValueError):
@@ -40,6 +42,8 @@ def zone_of(name: str) -> tzinfo:
     if name.upper() in ("UTC", "Z"):
         return UTC
     try:
+        if len(name) > _LONGEST_ZONE:
+            raise ValueError
         return ZoneInfo(name)
     except (KeyError, ValueError, OSError):
         raise UnknownZone("is no time zone; give an IANA name such as UTC or Europe/Berlin") from None
