@@ -33,6 +33,8 @@ QUICK = {
     "LOG_STYLE": "json",
 }
 CHECK_KINDS = {"page", "subscribed_apps", "page_forms", "form_leads", "form"}
+PATIENCE_SECONDS = 150.0
+"""For what comes by itself: a machine may be busy, and a worker that is stuck is ended after a minute."""
 """Calls that a check makes; waiting leads it reads only of a Page that was parked for its leads."""
 
 
@@ -110,15 +112,15 @@ def test_a_dead_token_parks_its_page_once_and_heals_by_itself_in_every_subcode(s
     for page_id, error in zip(dying, SUBCODES, strict=True):
         stack.post("tokens", {"revoke": "page", "pages": [page_id], "error": error})
         stack.send(count=6, pages=[page_id], batch=2)
-    assert stack.wait_for(lambda: stack.all_stored(4 * len(pages) + 6 * len(dying)), 90)
-    assert stack.wait_for(lambda: parked(stack) == {}, 20)
+    assert stack.wait_for(lambda: stack.all_stored(4 * len(pages) + 6 * len(dying)), PATIENCE_SECONDS)
+    assert stack.wait_for(lambda: parked(stack) == {}, PATIENCE_SECONDS)
 
     alarms = {page_id: logged(stack, "page_parked", page_id) for page_id in pages}
     stack.post("tokens", {"revoke": "user", "error": "190/460"})
     for page_id in pages:
         stack.send(count=6, pages=[page_id], batch=2)
-    assert stack.wait_for(lambda: parked(stack) == dict.fromkeys(pages, "token_refused"), 60)
-    assert stack.wait_for(lambda: stack.ask_stream(lambda stream: stream.length()) == 0, 20)
+    assert stack.wait_for(lambda: parked(stack) == dict.fromkeys(pages, "token_refused"), PATIENCE_SECONDS)
+    assert stack.wait_for(lambda: stack.ask_stream(lambda stream: stream.length()) == 0, PATIENCE_SECONDS)
     missed = stack.post("leads", {"count": len(others), "pages": others})["leads"]  # announced by nobody
     before = {page_id: calls_of(stack, page_id) for page_id in pages}
     time.sleep(5)
@@ -129,9 +131,10 @@ def test_a_dead_token_parks_its_page_once_and_heals_by_itself_in_every_subcode(s
 
     fresh = stack.post("tokens", {"fresh": "long"})["user_token"]
     keep(stack, fresh, {})
-    assert stack.wait_for(lambda: parked(stack) == {}, 60)
+    assert stack.wait_for(lambda: parked(stack) == {}, PATIENCE_SECONDS)
     assert stack.wait_for(
-        lambda: all(have == all_ for all_, have in (stored_of(stack, p) for p in pages)), 60
+        lambda: all(have == all_ for all_, have in (stored_of(stack, p) for p in pages)),
+        PATIENCE_SECONDS,
     )
     assert len(stack.rows(missed)) == len(missed)
     assert stack.differing() == {}
@@ -147,11 +150,11 @@ def test_withdrawn_lead_access_parks_its_page_and_giving_it_back_heals(
     stack.post("tokens", {"lead_access": wording, "pages": [page_id]})
     try:
         stack.send(count=6, pages=[page_id], batch=2)
-        assert stack.wait_for(lambda: set(parked(stack)) == {page_id}, 40)
+        assert stack.wait_for(lambda: set(parked(stack)) == {page_id}, PATIENCE_SECONDS)
     finally:
         stack.post("tokens", {"restore": True})
-    assert stack.wait_for(lambda: parked(stack) == {}, 40)
-    assert stack.wait_for(lambda: len(set(stored_of(stack, page_id))) == 1, 40)
+    assert stack.wait_for(lambda: parked(stack) == {}, PATIENCE_SECONDS)
+    assert stack.wait_for(lambda: len(set(stored_of(stack, page_id))) == 1, PATIENCE_SECONDS)
 
 
 def test_a_check_by_command_tells_how_a_page_is(stack: Whole, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,7 +169,7 @@ def test_a_check_by_command_tells_how_a_page_is(stack: Whole, monkeypatch: pytes
         "GRAPH_URL": stack.sandbox_url,
         "TOKEN_KEYS_FILE": str(stack.settings.token_keys_file),
     }
-    assert stack.wait_for(lambda: parked(stack) == {}, 20)
+    assert stack.wait_for(lambda: parked(stack) == {}, PATIENCE_SECONDS)
     assert stack.wait_for(
         lambda: page_id in {row["page_id"] for row in stack.ask_store(lambda s: s.pages())}, 20
     )
