@@ -37,7 +37,7 @@ FULL: Final = {
     "budget_simulation": (),
     "hundred_thousand": (),
     "poor_page": (),
-    "backfill_speed": (),
+    "backfill_speed": ("--leads", "100000", "--pairs", "5"),
     "million": (),
     "live_beside_backfill": (),
     # Ten windows of five minutes are 50 minutes, so here they are shorter; by itself its default is the long form.
