@@ -2,13 +2,16 @@
 
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 import redis
+from kombu.asynchronous import Hub
 
 from worker.app import create_app
 from worker.doorbell import BACKFILL_BELL_OF, RESUME_BELL_OF, Bell, Doorbell
+from worker.hearing import HeardRequest
 from worker.inbox import (
     BACKFILL_QUEUE,
     CHECK_TASK,
@@ -73,6 +76,22 @@ def test_a_task_that_has_begun_can_be_rung_for_again(
         assert not doorbell.ring(bell)
         getattr(tasks, task)()
     assert tasks.runtime.sent == [True]
+
+
+def test_a_worker_that_is_ready_rings_for_itself_and_keeps_its_loop(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was left is looked at at once; the loop is what a lost doorbell is noticed by (hearing.py)."""
+    monkeypatch.setenv("REDIS_URL", redis_url)
+    monkeypatch.setattr(HeardRequest, "hub", None)
+    settings, family, hub = read_settings(), Family(), Hub()
+    family.stop()  # the watchdog's thread ends with the test
+    tasks = TasksOf(create_app(settings), settings, [UPKEEP_QUEUE], family)
+    tasks._on_ready(sender=SimpleNamespace(hub=hub))
+    assert HeardRequest.hub is hub
+    with redis.Redis.from_url(redis_url) as client:
+        assert client.llen(UPKEEP_QUEUE) == 1
+    hub.close()
 
 
 def test_doorbells_that_nobody_answers_do_not_pile_up(
