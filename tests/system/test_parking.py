@@ -33,9 +33,9 @@ QUICK = {
     "LOG_STYLE": "json",
 }
 CHECK_KINDS = {"page", "subscribed_apps", "page_forms", "form_leads", "form"}
+"""Calls that a check makes; waiting leads it reads only of a Page that was parked for its leads."""
 PATIENCE_SECONDS = 150.0
 """For what comes by itself: a machine may be busy, and a worker that is stuck is ended after a minute."""
-"""Calls that a check makes; waiting leads it reads only of a Page that was parked for its leads."""
 
 
 @pytest.fixture(scope="module")
