@@ -377,6 +377,26 @@ def stored_otherwise(change: str, back: str) -> Fault:
 
 
 @contextmanager
+def budget_spent(ward: Ward) -> Iterator[None]:
+    """The Page's row is held meanwhile, or a larger limit that is worked out then rightly lets go what waits for it."""
+    page_id = [ward.pages[0]]
+    waiting = "'waiting', 'budget', now() + interval '1 day', now(), now(), %s, 'webhook', now()"
+    with psycopg.connect(ward.stack.settings.database_url) as connection:
+        connection.execute(f"{ROW} values ('78', {waiting})".encode(), page_id)
+        connection.execute(
+            "update pages set held_until = now() + interval '1 day', held_reason = 'budget' where page_id = %s",
+            page_id,
+        )
+        connection.commit()
+        connection.execute("select from pages where page_id = %s for update", page_id)
+        yield
+        connection.execute(
+            "update pages set held_until = null, held_reason = null where page_id = %s", page_id
+        )
+        connection.execute("delete from leadgen where leadgen_id = '78'")
+
+
+@contextmanager
 def late_reconciliation(ward: Ward) -> Iterator[None]:
     """The rows are held meanwhile, or the schedule, which looks every three seconds, may reconcile first."""
     late = "update forms set reconcile_at = now() - interval '1 day' where page_id = %s"
@@ -564,14 +584,7 @@ FAULTS: dict[str, tuple[Fault, dict[tuple[str, str | None], str], str]] = {
         stored_otherwise(f"{ROW} values ('77', 'dead', 'poison', null, now(), now(), 'PAGE', 'webhook', now())",
                          "delete from leadgen where leadgen_id = '77'"),
         {("page.dead_letters", P): "warn"}, "leadsync dead-letters list"),
-    "budget spent": (
-        stored_otherwise(
-            f"with held as (update pages set held_until = now() + interval '1 day', held_reason = 'budget'"
-            f" where page_id = 'PAGE') {ROW}"
-            f" values ('78', 'waiting', 'budget', now() + interval '1 day', now(), now(), 'PAGE', 'webhook', now())",
-            "with free as (update pages set held_until = null, held_reason = null where page_id = 'PAGE')"
-            " delete from leadgen where leadgen_id = '78'"),
-        {("page.waiting", P): "warn"}, "leadsync budget"),
+    "budget spent": (budget_spent, {("page.waiting", P): "warn"}, "leadsync budget"),
     "gap": (
         stored_otherwise(
             "insert into reconciliations"
