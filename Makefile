@@ -45,8 +45,9 @@ system = $(foreach name,$(1),tests/system/test_$(name).py)
 FIRST := $(call system,budget docs_commands forgetting metrics outages receiver_process trace)
 SECOND := $(call system,chaos commands connect live_path parking supervisor)
 
-test: lint  ## lint, type-check, and run every test on a real Redis and Postgres
-	@$(run_parts)
+test: $(READY_DEV)  ## lint, type-check, and run every test on a real Redis and Postgres
+	@$(ruff)
+	@( $(mypy) ) & types=$$!; ( $(run_parts) ); tests=$$?; wait $$types && [ $$tests = 0 ]
 
 coverage: $(READY_COVERAGE)  ## run every test and tell what none of them runs, in child processes too; takes longer
 	@rm -rf build/coverage && mkdir -p build/coverage
@@ -62,12 +63,8 @@ test-compose: $(READY_DEV)  ## build and start docker-compose.yml, kill parts of
 	@$(BIN)/python -m pytest tests/compose $(PYTEST_ARGS)
 
 lint: $(READY_DEV)  ## ruff and mypy
-	@echo "==> ruff check"
-	@$(BIN)/ruff check --quiet .
-	@echo "==> ruff format --check"
-	@$(BIN)/ruff format --quiet --check . || { echo "run: $(BIN)/ruff format ."; exit 1; }
-	@echo "==> mypy"
-	@$(BIN)/mypy
+	@$(ruff)
+	@$(mypy)
 
 bench: $(READY_DEV)  ## measure beside real peers, into docs/measured.md; ARGS="--only NAME" for one of them
 	@$(BIN)/python -m benchmarks --into docs/measured.md $(ARGS)
@@ -97,6 +94,12 @@ lock: pyproject.toml  ## choose the newest versions that pyproject.toml allows, 
 clean:  ## remove the environment and all caches; the data in .leadsync stays
 	@rm -rf $(VENV) $(AUDIT) $(PEERS) .venv-lock .mypy_cache .ruff_cache .pytest_cache .hypothesis .fuzz *.egg-info build dist
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+ruff = echo "==> ruff check"; $(BIN)/ruff check --quiet . || exit 1; echo "==> ruff format --check"; \
+	$(BIN)/ruff format --quiet --check . || { echo "run: $(BIN)/ruff format ."; exit 1; }
+
+# It keeps one processor busy for half a minute, so `make test` lets it run beside the tests; it speaks when it is done.
+mypy = told=$$($(BIN)/mypy 2>&1); types=$$?; echo "==> mypy"; echo "$$told"; exit $$types
 
 # Pytest in five parts side by side. System tests mostly wait for processes; the others need a processor, and leave it to
 # those that watch the clock: in two parts, for both are then left to them.

@@ -43,9 +43,10 @@ class DoorbellScheduler(Scheduler):
 
         Celery counts from there by the wall clock, and would ring for nothing until it has caught up.
         """
-        ahead = [entry for entry in self.schedule.values() if entry.last_run_at > entry.default_now()]
+        now = self.app.now()
+        ahead = [entry for entry in self.schedule.values() if entry.last_run_at > now]
         for entry in ahead:
-            entry.last_run_at = entry.default_now()
+            entry.last_run_at = now
         if ahead:
             self._heap = None  # its moments lie ahead too; it is made anew
 

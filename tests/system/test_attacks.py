@@ -40,7 +40,7 @@ EVIL_KEY = 'x" text); drop table leadgen; --'
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Whole]:
     """One stack for the module: it has to live through all of it."""
-    env = {"RING_EVERY_SECONDS": "0.5", "FORMS_DISCOVER_SECONDS": "2", "LOG_STYLE": "console"}
+    env = {"RING_EVERY_SECONDS": "1", "FORMS_DISCOVER_SECONDS": "2", "LOG_STYLE": "console"}
     with whole(sandbox={"pages": 3, "hostile_text": 1}, env=env) as running:
         yield running
 

@@ -113,7 +113,7 @@ def stack() -> Iterator[Whole]:
     """A stack with one Page, one form with its view, and a few leads."""
     with whole(
         sandbox={"pages": 1, "forms_per_page": 1},
-        env={"RING_EVERY_SECONDS": "0.3", "WORKER_CONCURRENCY": "1"},
+        env={"RING_EVERY_SECONDS": "1", "WORKER_CONCURRENCY": "1"},
     ) as running:
         running.send(count=3)
         assert running.wait_for(lambda: running.all_stored(3), 60), running.states()

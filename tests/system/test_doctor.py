@@ -42,7 +42,7 @@ APP_ID = "1234567890123456"
 CALLER = Caller(APP_ID, "v26.0", APP_SECRET)
 QUIET = {
     "META_APP_ID": APP_ID,
-    "RING_EVERY_SECONDS": "0.5",
+    "RING_EVERY_SECONDS": "1",
     # What the workers would mend or notice by themselves stays as a test made it.
     "HEALTH_RESUBSCRIBE": "false",
     "HEALTH_EVERY_SECONDS": "86400",

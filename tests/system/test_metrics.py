@@ -16,7 +16,7 @@ from worker.demo import get_lines
 
 QUICK = {
     "META_APP_ID": "1234567890",
-    "RING_EVERY_SECONDS": "0.5",
+    "RING_EVERY_SECONDS": "1",
     "CLAIM_AFTER_SECONDS": "3",
     "LEASE_SECONDS": "5",
     "NOT_VISIBLE_FIRST_SECONDS": "0.3",

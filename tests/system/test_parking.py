@@ -7,6 +7,7 @@ import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
+import psycopg
 import pytest
 from click.testing import CliRunner
 from psycopg_pool import AsyncConnectionPool
@@ -23,7 +24,7 @@ APP_ID = "1234567890123456"
 SUBCODES = ("190", "190/458", "190/459", "190/460", "190/463", "190/464", "190/467", "190/492", "102")
 QUICK = {
     "META_APP_ID": APP_ID,
-    "RING_EVERY_SECONDS": "0.5",
+    "RING_EVERY_SECONDS": "1",
     "PARKED_PROBE_EVERY_SECONDS": "3",
     "HEALTH_EVERY_SECONDS": "600",
     "NOT_VISIBLE_FIRST_SECONDS": "0.3",
@@ -97,6 +98,14 @@ def stored_of(stack: Whole, page_id: str) -> tuple[int, int]:
     return len(leads), len(stack.rows(leads))
 
 
+def compared_forms(stack: Whole) -> int:
+    """How many forms are known and compared with Meta's listing from some moment on."""
+    with psycopg.connect(stack.settings.database_url) as connection:
+        row = connection.execute("select count(*) from forms where watermark is not null").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
 def calls_of(stack: Whole, page_id: str) -> dict[str, int]:
     kinds: dict[str, int] = stack.get("calls")["pages"].get(page_id, {}).get("kinds", {})
     return kinds
@@ -114,6 +123,8 @@ def test_a_dead_token_parks_its_page_once_and_heals_by_itself_in_every_subcode(s
         stack.send(count=6, pages=[page_id], batch=2)
     assert stack.wait_for(lambda: stack.all_stored(4 * len(pages) + 6 * len(dying)), PATIENCE_SECONDS)
     assert stack.wait_for(lambda: parked(stack) == {}, PATIENCE_SECONDS)
+    # The stack reads new forms from now on: of one that is found later nobody would miss an unannounced lead.
+    assert stack.wait_for(lambda: compared_forms(stack) == len(pages), PATIENCE_SECONDS)
 
     alarms = {page_id: logged(stack, "page_parked", page_id) for page_id in pages}
     stack.post("tokens", {"revoke": "user", "error": "190/460"})

@@ -129,13 +129,16 @@ class Whole:
         return {i: fields for i, fields in found.items() if fields}
 
     def wait_for(self, reached: Callable[[], bool], seconds: float) -> bool:
-        """Whether `reached` comes true in time; neighbours that are away for the moment are waited for."""
+        """Whether `reached` comes true in time; neighbours that are away for the moment are waited for.
+
+        Looking takes a sixth of the time at most: what is looked at needs the processors too.
+        """
         deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
+        while (began := time.monotonic()) < deadline:
             with contextlib.suppress(Exception):
                 if reached():
                     return True
-            time.sleep(0.2)
+            time.sleep(max(0.2, 5 * (time.monotonic() - began)))
         return False
 
     def all_stored(self, leads: int) -> bool:
