@@ -6,8 +6,8 @@
 
 The table is filled by SQL through its real columns, spread over the Pages. New leads are of one Page, or of ten at
 most, so that what is compared is the size and not how well leads fit into batches; `all of them busy` is the other
-extreme, a lead a Page and so a call a lead, and has no goal. Bytes of a waiting reference are those of Redis' memory,
-in the stream and, more, once a worker holds it.
+extreme, a lead a Page and so a request a lead, and has no goal (docs/decisions/0019 says why). Bytes of a waiting
+reference are those of Redis' memory, in the stream and, more, once a worker holds it.
 
 WAL is the log's own position before and after, checkpoints left as they come. Buffers are counted once over all turns,
 since Postgres' processes report them seconds late. Redis' time is the CPU time of its process, its writing to disk
