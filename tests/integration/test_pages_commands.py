@@ -75,6 +75,16 @@ def test_a_page_is_parked_by_hand_and_taken_up_again(command: Any) -> None:
     assert told["77"] == "was not parked"
 
 
+def test_an_order_for_a_page_that_nobody_knows_is_obeyed_and_doubted(command: Any) -> None:
+    """It may be connected later; more often its id was mistyped. What is printed for machines stays as it is."""
+    typed = command("park", PAGE, NEVER)
+    assert (typed.exit_code, typed.stdout) == (0, f"{PAGE}  parked\n{NEVER}  parked\n")
+    assert [line for line in typed.stderr.splitlines() if "is its id right?" in line] == [
+        f"leadsync: nothing was known here of Page {NEVER} so far; is its id right?"
+    ]
+    assert "is its id right?" not in command("park", NEVER).stderr
+
+
 def test_what_is_no_page_s_id_is_refused(command: Any) -> None:
     """Exit status 2, as for every wrong argument."""
     assert command("park", "my page").exit_code == 2

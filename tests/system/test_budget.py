@@ -147,6 +147,10 @@ def test_the_budget_is_told_in_words_a_person_can_use(stack: Whole, page: str) -
     assert "from override" in leadsync(stack, "budget", "limit", page, "777")
     assert budget_of(stack, page)["limit"]["calls"] == 776
     assert "override" not in leadsync(stack, "budget", "limit", page, "--clear")
+    assert [
+        "is its id right?" in stack.leadsync("budget", "limit", page_id, "--clear").stderr
+        for page_id in (page, "77")
+    ] == [False, True]
     # 5 leads of 90 days and a share of 95%.
     assert budget_of(stack, page)["limit"]["calls"] == 5 * 4_800 * 0.95
     told = json.loads(leadsync(stack, "budget", "forecast", "--page", page, "--leads", "1000", "--json"))

@@ -6,7 +6,16 @@ from pathlib import Path
 
 import click
 
-from worker.cli.command import SERVERS, ShowingGroup, about, answer_of, data_dir_option, length, settings_for
+from worker.cli.command import (
+    SERVERS,
+    ShowingGroup,
+    about,
+    answer_of,
+    data_dir_option,
+    doubt_ids,
+    length,
+    settings_for,
+)
 from worker.inbox import is_id
 from worker.settings import Settings
 
@@ -91,12 +100,15 @@ def budget_limit(page_id: str, calls: int | None, clear: bool, data_dir: Path) -
         raise click.BadParameter("is not a Page's id", param_hint="PAGE_ID")
     from worker.budget.policy import Limit
     from worker.clock import now
-    from worker.desks import open_budget
+    from worker.desks import open_budget, open_store
 
-    async def ask(settings: Settings) -> Limit:
+    async def ask(settings: Settings) -> tuple[Limit, frozenset[str]]:
+        async with open_store(settings) as store:
+            unknown = await store.unknown_pages([page_id])
         async with open_budget(settings) as (_, granter, rows):
             await rows.override(page_id, calls, now())
-            return await granter.refresh(page_id)
+            return await granter.refresh(page_id), unknown
 
-    limit = answer_of(ask(settings_for(data_dir, *SERVERS)))
+    limit, unknown = answer_of(ask(settings_for(data_dir, *SERVERS)))
     click.echo(f"{page_id}  limit {limit.calls:,} calls, from {limit.origin}")
+    doubt_ids(unknown)

@@ -76,6 +76,12 @@ class CommandGroup(click.Group):
             ctx.exit(1)
 
 
+def doubt_ids(page_ids: Iterable[str]) -> None:
+    """Say of Pages that nothing was known of here that their ids may be wrong; what was ordered of them stands."""
+    for page_id in sorted(page_ids):
+        click.echo(f"leadsync: nothing was known here of Page {page_id} so far; is its id right?", err=True)
+
+
 class ShowingGroup(click.Group):
     """A group that shows something by itself. Options typed before one of its commands are that command's."""
 

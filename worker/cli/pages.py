@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from worker.cli.command import SERVERS, answer_of, data_dir_option, settings_for
+from worker.cli.command import SERVERS, answer_of, data_dir_option, doubt_ids, settings_for
 from worker.errors import LeadSyncError
 from worker.inbox import is_id
 from worker.settings import Settings
@@ -78,15 +78,17 @@ def park(page_ids: tuple[str, ...], as_json: bool, data_dir: Path) -> None:
     from worker.desks import open_store
     from worker.health import BY_HAND
 
-    async def order(settings: Settings) -> list[bool]:
+    async def order(settings: Settings) -> tuple[list[bool], frozenset[str]]:
         async with open_store(settings) as store:
-            return [await store.park(page_id, BY_HAND, datetime.now(UTC)) for page_id in page_ids]
+            unknown = await store.unknown_pages(page_ids)
+            return [await store.park(page_id, BY_HAND, datetime.now(UTC)) for page_id in page_ids], unknown
 
-    held = answer_of(order(settings_for(data_dir, "DATABASE_URL")))
+    held, unknown = answer_of(order(settings_for(data_dir, "DATABASE_URL")))
     _tell(
         zip(page_ids, ("parked" if new else "was parked by order already" for new in held), strict=True),
         as_json,
     )
+    doubt_ids(unknown)
 
 
 @pages.command("unpark")

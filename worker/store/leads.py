@@ -77,6 +77,11 @@ class LeadStore:
         """Which of these Pages are held."""
         return frozenset(row["page_id"] for row in await self._rows(sql.PARKED, {"page_ids": list(page_ids)}))
 
+    async def unknown_pages(self, page_ids: Sequence[str]) -> frozenset[str]:
+        """Of which of these Pages nothing is known here."""
+        rows = await self._rows(sql.UNKNOWN_PAGES, {"page_ids": list(page_ids)})
+        return frozenset(row["page_id"] for row in rows)
+
     async def lease_due(self, room: int, per_page: int, now: datetime) -> tuple[InFlight, ...]:
         """Lease at most `room` rows that are due, none of a parked Page."""
         lease = timedelta(seconds=self._settings.lease_seconds)

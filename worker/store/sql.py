@@ -227,6 +227,13 @@ select page_id from pages where parked_at is not null and page_id = any(%(page_i
 """
 """Which of these Pages are parked."""
 
+UNKNOWN_PAGES: Final = """
+select asked.page_id from unnest(%(page_ids)s::text[]) as asked (page_id)
+where not exists (select from pages p where p.page_id = asked.page_id)
+  and not exists (select from leadgen l where l.page_id = asked.page_id)
+"""
+"""Of which of these Pages there is neither a connection nor a lead, nor an order."""
+
 PARK: Final = f"""
 with held as (
     insert into pages as p (page_id, parked_at, parked_reason, check_at, updated_at)
