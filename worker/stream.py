@@ -77,10 +77,13 @@ end
 _RESERVE: Final = """
 local taken = {}
 for place, key in ipairs(KEYS) do
-    if not redis.call('SET', key, ARGV[1], 'NX', 'PX', ARGV[2]) then taken[#taken + 1] = place end
+    if not redis.call('SET', key, ARGV[1], 'NX', 'PX', ARGV[2]) and redis.call('GET', key) ~= ARGV[1] then
+        taken[#taken + 1] = place
+    end
 end
 return taken
 """
+"""The client sends it again where a connection breaks before its answer: what it reserved the first time is its own."""
 
 
 def note_schedule(client: redis.Redis) -> None:

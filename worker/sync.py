@@ -49,6 +49,10 @@ POISON_CRASHES: Final = 3
 """Who was alone in its process at so many crashes is what the processes died of."""
 ABANDON_SECONDS: Final = 8.0
 """How long the end of a run waits for calls in flight and for the store before it gives the rest back."""
+STOP_SECONDS: Final = 2.0
+"""How long it then waits for what it has cancelled."""
+STALLED_SECONDS: Final = 60.0
+"""A run that has not looked for more for so long is stuck: what it holds is no longer kept from being claimed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,25 +108,29 @@ class Run:
         self._moved = asyncio.Event()
         self._store_is_up = asyncio.Event()
         self._store_is_up.set()
+        self._turned_at = 0.0
         self._ending = False
         self._abandoned = False
+        self._is_over = asyncio.Event()
         self.counts: Counter[str] = Counter()
 
     async def run(self) -> Counter[str]:
         """Counts by what became of the references. Raises LedgerUnavailable where the source failed."""
+        self._turned_at = monotonic()
         self._writer = asyncio.create_task(self._write())
         keeper = asyncio.create_task(self._keep())
         try:
             await self._feed()
         finally:
             await self._end(keeper)
-        if not self._writer.cancelled():
+        if self._writer.done() and not self._writer.cancelled():
             self._writer.result()  # a fault of ours in writing is told, not swallowed
         return self.counts
 
     async def _feed(self) -> None:
         finished = False
         while not self._stop() and not self._writer.done() and not (finished and not self._size()):
+            self._turned_at = monotonic()
             room = self._limits.references - self._size()
             if not self._store_is_up.is_set():
                 await self._wait(self._store_is_up, 0.5)
@@ -463,8 +471,12 @@ class Run:
             self._begun_alone.discard(leadgen_id)
 
     async def _keep(self) -> None:
-        while True:
-            await asyncio.sleep(self._limits.keep_every)
+        """Until the run is over or stuck. That it is cancelled may be lost in whatever it asks, and it would go on for
+        ever: https://github.com/python/cpython/issues/86296"""
+        while not await self._wait(self._is_over, self._limits.keep_every):
+            if monotonic() - self._turned_at > STALLED_SECONDS:
+                log.error("run_stalled", references=self._size(), seconds=STALLED_SECONDS)
+                return
             held = [r for references in self._in_flight.values() for r in references] + self._followers
             try:
                 await self._source.keep(held)
@@ -474,7 +486,8 @@ class Run:
     async def _end(self, keeper: asyncio.Task[None]) -> None:
         """Finish what is being read and written, in bounded time; give the rest back."""
         self._ending = True
-        deadline = monotonic() + ABANDON_SECONDS
+        self._turned_at = monotonic()
+        deadline = self._turned_at + ABANDON_SECONDS
         if self._calls:
             await asyncio.wait(list(self._calls), timeout=ABANDON_SECONDS)
         for call in list(self._calls):
@@ -485,9 +498,11 @@ class Run:
         crashed = (
             self._writer.done() and not self._writer.cancelled() and self._writer.exception() is not None
         )
-        self._writer.cancel()
-        keeper.cancel()
-        await asyncio.gather(self._writer, keeper, *self._calls, return_exceptions=True)
+        self._is_over.set()
+        cancelled = (self._writer, keeper, *self._calls)
+        for task in cancelled:
+            task.cancel()
+        await asyncio.wait(cancelled, timeout=STOP_SECONDS)
         left = [r for references in self._in_flight.values() for r in references] + self._followers
         if crashed:
             # Whatever cannot be written must count against itself like a crash, or it would come back for ever.

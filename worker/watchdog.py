@@ -9,6 +9,7 @@ import os
 import signal
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from time import monotonic
 from typing import Any, Final
 
@@ -68,7 +69,10 @@ class Watchdog:
 
 def end_family() -> None:
     """End this worker at once, its children first: what they hold is claimed by others."""
-    for child in active_children():
-        if child.pid is not None:
-            os.kill(child.pid, signal.SIGKILL)
-    os._exit(1)
+    try:
+        for child in active_children():
+            if child.pid is not None:
+                with suppress(ProcessLookupError):  # it has ended meanwhile
+                    os.kill(child.pid, signal.SIGKILL)
+    finally:
+        os._exit(1)

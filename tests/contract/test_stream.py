@@ -340,6 +340,18 @@ def test_who_has_reserved_a_lead_may_read_it_when_it_asks_again(on_redis: Runner
     on_redis(scenario)
 
 
+def test_a_reservation_whose_answer_was_lost_is_the_worker_s_own(on_redis: Runner) -> None:
+    """The client asks again where a connection breaks: its own mark of a moment ago is nobody else's."""
+
+    async def scenario(world: World) -> None:
+        assert await world.worker("a").reserve(["1", "2"]) == {"1", "2"}
+        unanswered = world.worker("a")  # knows nothing of that
+        assert await unanswered.reserve(["1", "2"]) == {"1", "2"}
+        assert await world.worker("b").reserve(["1", "2"]) == frozenset()
+
+    on_redis(scenario)
+
+
 def test_a_lead_is_reserved_for_one_worker_and_not_for_ever(on_redis: Runner) -> None:
     """Of two workers one may read a lead; should it die, the reservation ends by itself."""
 

@@ -7,6 +7,7 @@ import asyncio
 import random
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -83,10 +84,16 @@ class FakeSource:
     alone: Counter[str] = field(default_factory=Counter)
     asked_while_busy: list[bool] = field(default_factory=list)
     reserving: float = 0.0
+    deaf: bool = False
+    """Whether `keep` swallows that it is cancelled, as asyncio.wait_for of Python 3.11 does at times, and so whatever
+    asks Redis or Postgres there: https://github.com/python/cpython/issues/86296"""
+    takes: dict[int, float] = field(default_factory=dict)
+    """Seconds that the take of that number takes, from 0 on."""
 
     async def take(self, room: int, *, busy: bool) -> tuple[InFlight, ...] | None:
         assert room > 0
         self._may_fail("take")
+        await asyncio.sleep(self.takes.get(len(self.asked_while_busy), 0))
         self.asked_while_busy.append(busy)
         await asyncio.sleep(0 if self.batches else 0.1)
         if not self.batches:
@@ -110,6 +117,9 @@ class FakeSource:
     async def keep(self, references: Sequence[InFlight]) -> None:
         self._may_fail("keep")
         self.kept.append(tuple(references))
+        if self.deaf:
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(3.0)
 
     async def begin_alone(self, leadgen_id: str) -> int:
         self._may_fail("begin_alone")

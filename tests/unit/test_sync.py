@@ -31,7 +31,16 @@ from worker.outcomes import DeadLetter, Park, Retry, RetryPolicy, Snooze, Stored
 from worker.reading import LeadReader
 from worker.sources import LOOKING_SHARE, PER_PAGE, WAIT_SECONDS, DueSource
 from worker.speed import SLOW_CALL_SECONDS
-from worker.sync import ALONE_CRASHES, BUSY_SECONDS, POISON_CRASHES, WARY_CRASHES, WARY_TOGETHER, Limits, Run
+from worker.sync import (
+    ALONE_CRASHES,
+    BUSY_SECONDS,
+    POISON_CRASHES,
+    STALLED_SECONDS,
+    WARY_CRASHES,
+    WARY_TOGETHER,
+    Limits,
+    Run,
+)
 
 TOO_LONG = 600.0
 """Seconds of the loop's own time in which every run must have ended."""
@@ -457,6 +466,25 @@ def test_what_is_held_is_kept_alive() -> None:
     bench.source.fails = {"keep": iter([False, True, False, False]).__next__}
     bench.run()
     assert {frozenset(ids(kept)) for kept in bench.source.kept[:2]} == {frozenset({"1", "2", "3"})}
+
+
+def test_a_run_ends_though_its_keeper_does_not_hear_that_it_is_over() -> None:
+    """It may be told in the one moment in which that is lost; it would keep what is no longer held, for ever."""
+    bench = Bench(some(3), keep_every=1.0)
+    bench.reader.takes = 2.5
+    bench.source.deaf = True
+    assert bench.run() == {"stored": 3}
+    assert len(bench.source.kept) == 1
+
+
+def test_a_run_that_is_stuck_keeps_nothing_for_long() -> None:
+    """What it holds is claimed by others then, and its worker counts as one that makes no progress."""
+    bench = Bench(some(3), keep_every=10.0)
+    bench.reader.takes = 200.0
+    bench.source.takes = {1: 10 * STALLED_SECONDS}
+    bench.stop = lambda: len(bench.source.asked_while_busy) > 1
+    assert run_jumping(bench.run_of().run()) == {"stored": 3}
+    assert STALLED_SECONDS / 10 - 1 <= len(bench.source.kept) <= STALLED_SECONDS / 10 + 1
 
 
 def test_a_run_goes_on_taking_while_slow_calls_are_out() -> None:

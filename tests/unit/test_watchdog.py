@@ -1,11 +1,14 @@
 """When a worker counts as one that no longer hears its doorbells."""
 
+import os
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
+import pytest
 import redis
 
 from worker.runtime import Family
-from worker.watchdog import STUCK_SECONDS, Watchdog
+from worker.watchdog import STUCK_SECONDS, Watchdog, end_family
 
 
 @dataclass
@@ -97,8 +100,6 @@ def test_a_redis_that_comes_and_goes_does_not_begin_the_time_anew() -> None:
 
 def test_a_child_that_forked_off_tells_its_parent() -> None:
     """What a child notes in the family's memory, the main process sees; so too the other way with the stop."""
-    import os
-
     family = Family()
     before = family.idle_seconds()
     pid = os.fork()
@@ -110,3 +111,19 @@ def test_a_child_that_forked_off_tells_its_parent() -> None:
     assert family.idle_seconds() < 1.0
     family.stop()
     assert family.is_stopping()
+
+
+def test_a_child_that_has_ended_by_itself_keeps_nobody_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The main process ends all the same, with status 1."""
+    gone = os.fork()
+    if gone == 0:
+        os._exit(0)
+    os.waitpid(gone, 0)
+    monkeypatch.setattr("worker.watchdog.active_children", lambda: [SimpleNamespace(pid=gone)])
+    main = os.fork()
+    if main == 0:
+        try:
+            end_family()
+        finally:
+            os._exit(7)
+    assert os.waitstatus_to_exitcode(os.waitpid(main, 0)[1]) == 1
