@@ -7,7 +7,6 @@ import asyncio
 import random
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -84,8 +83,8 @@ class FakeSource:
     alone: Counter[str] = field(default_factory=Counter)
     asked_while_busy: list[bool] = field(default_factory=list)
     reserving: float = 0.0
-    deaf: bool = False
-    """Whether `keep` swallows that it is cancelled, as asyncio.wait_for of Python 3.11 does at times, and so whatever
+    deaf: int = 0
+    """So often `keep` swallows that it is cancelled, as asyncio.wait_for of Python 3.11 does at times, and so whatever
     asks Redis or Postgres there: https://github.com/python/cpython/issues/86296"""
     takes: dict[int, float] = field(default_factory=dict)
     """Seconds that the take of that number takes, from 0 on."""
@@ -118,8 +117,10 @@ class FakeSource:
         self._may_fail("keep")
         self.kept.append(tuple(references))
         if self.deaf:
-            with suppress(asyncio.CancelledError):
+            try:
                 await asyncio.sleep(3.0)
+            except asyncio.CancelledError:
+                self.deaf -= 1
 
     async def begin_alone(self, leadgen_id: str) -> int:
         self._may_fail("begin_alone")
