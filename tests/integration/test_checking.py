@@ -499,12 +499,12 @@ def test_a_page_that_hangs_delays_no_other(run: Any) -> None:
     """The other's check is over while the first one's call still hangs, and so is one that comes due meanwhile."""
 
     async def scenario(world: World) -> None:
-        rule = {"class": "timeout", "hold_seconds": 4, "pages": [world.page]}
+        rule = {"class": "timeout", "hold_seconds": 15, "pages": [world.page]}
         post_json(f"{world.served.url}/sandbox/faults", {"rules": [rule]})
         running = asyncio.create_task(world.checker.run(lambda: False))
 
         async def checked(page_id: str) -> bool:
-            for _ in range(100):
+            for _ in range(600):
                 if await world.sql("select page_id from page_health where page_id = %s", page_id):
                     return not running.done()
                 await asyncio.sleep(0.02)

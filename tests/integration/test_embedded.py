@@ -105,7 +105,7 @@ def test_an_orderly_end_does_not_wait_for_clients(
     with kind.client(first.url):
         kind.write(first.url)
         process.send_signal(first.stop_signal)
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
     first.release()
     with running(kind.prepare(data_dir), data_dir / "log") as second:
         assert kind.read(second.url) == "yes"
@@ -158,7 +158,7 @@ def test_a_leftover_server_is_ended_first(
     kind.write(first.url)
     first.release()
     with running(kind.prepare(data_dir), data_dir / "log") as second:
-        assert leftover.wait(10) == 0
+        assert leftover.wait(60) == 0
         assert kind.read(second.url) == "yes"
 
 

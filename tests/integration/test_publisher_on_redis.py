@@ -144,18 +144,20 @@ def test_a_redis_that_never_answers_is_given_up_within_a_second() -> None:
         started = time.monotonic()
         with pytest.raises(QueueUnavailable):
             publisher.publish(read(ONE, 99), 0)
-        assert time.monotonic() - started < CONNECT_SECONDS + ANSWER_SECONDS + 0.5
+        assert time.monotonic() - started < CONNECT_SECONDS + ANSWER_SECONDS + 2
 
 
 def test_a_write_waits_no_longer_than_its_delivery_may(redis_url: str, client: redis.Redis) -> None:
     """A Redis that hangs over the script is given up when the delivery's own time is over, not after another."""
     publisher = open_publisher(settings(redis_url))
     publisher.publish(read(ONE, 99), 0)
-    client.client_pause(1_500, all=False)
+    client.client_pause(4_000, all=False)
     waited, began = 0.9 * BEGIN_SECONDS, time.monotonic()
     with pytest.raises(QueueUnavailable):
         publisher.publish(read(ONE, 99), waited)
-    assert PROMPT_SECONDS <= time.monotonic() - began + waited < PROMPT_SECONDS + 0.3
+    assert (
+        PROMPT_SECONDS <= time.monotonic() - began + waited < PROMPT_SECONDS + 2
+    )  # another answer would be waited for until the pause is over
     client.client_unpause()
 
 
@@ -166,7 +168,7 @@ def test_a_broker_that_never_answers_costs_no_delivery(client: redis.Redis) -> N
         publisher = Publisher(client, bell, Limits(entries=9, memory_share=1))
         started = time.monotonic()
         publisher.publish(read(ONE, 99), 0)
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < 3
     assert (client.xlen(STREAM), client.exists(BELL)) == (2, 0)
 
 

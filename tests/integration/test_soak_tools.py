@@ -23,7 +23,7 @@ def wire(redis_url: str) -> Iterator[tuple[Proxy, "redis.Redis", "redis.Redis"]]
         proxy = proxies["redis"]
         moved = parts._replace(netloc=f"{parts.netloc.rpartition('@')[0]}@127.0.0.1:{proxy.port}").geturl()
         with (
-            redis.Redis.from_url(moved, socket_timeout=0.5, retry=None, protocol=2) as through,
+            redis.Redis.from_url(moved, socket_timeout=3, retry=None, protocol=2) as through,
             redis.Redis.from_url(redis_url, protocol=2) as direct,
         ):
             through.ping()

@@ -31,7 +31,7 @@ def stack() -> Iterator[Whole]:
         "RECONCILE_LAG_SECONDS": str(LAG_SECONDS),
         "WORKER_CONCURRENCY": "1",
         "BACKFILL_SLICES_PER_PAGE": str(SLICES_AT_ONCE),
-        "LEASE_SECONDS": "5",
+        "LEASE_SECONDS": "10",
     }
     past = {"leads": LEADS, "pages": 2, "forms_per_page": 3, "empty_pages": 0.2, "latency_seconds": 0.05}
     with whole(sandbox=past, env=env) as running:
@@ -84,7 +84,7 @@ def test_a_page_comes_whole_through_kills_and_only_slices_in_flight_are_read_aga
             killed += [name] if hit else []
     stack.post("latency", {"seconds": 0.05, "jitter": 0})
     assert killed
-    assert stack.wait_for(lambda: ended(stack, begun["backfill_id"]), 60)
+    assert stack.wait_for(lambda: ended(stack, begun["backfill_id"]), 120)
     ours = f"from slices where backfill_id = {begun['backfill_id']}"
     assert sql(stack, f"select state, count(*) {ours} group by 1") == [("done", begun["slices"])]
     truth = {i for i, lead in stack.truth().items() if lead["page_id"] == page}
@@ -189,7 +189,7 @@ def test_a_throttled_ad_account_holds_up_the_ad_s_backfill_and_no_live_lead(stac
     assert stack.wait_for(lambda: sql(stack, waits) == [("throttled_ad",)], 30)
     (leadgen_id,) = stack.post("leads", {"count": 1, "page": page["page_id"]})["leads"]
     stack.send(leads=[leadgen_id])
-    assert stack.wait_for(lambda: len(stack.rows([leadgen_id])) == 1, 10)
+    assert stack.wait_for(lambda: len(stack.rows([leadgen_id])) == 1, 30)
     stack.post("limits", {"page": page["page_id"], "ads_limit": None})
     assert "stopped" in stack.leadsync("backfills", "cancel", str(begun["backfill_id"])).stdout
 

@@ -113,7 +113,7 @@ def test_a_lead_that_has_just_come_does_not_queue_behind_those_that_wait(stack: 
         time.sleep(WINDOW * 1.5)
         (leadgen_id,) = stack.post("leads", {"count": 1, "page": page})["leads"]
         stack.send(leads=[leadgen_id])
-        assert stack.wait_for(lambda: len(stack.rows([leadgen_id])) == 1, 6)
+        assert stack.wait_for(lambda: len(stack.rows([leadgen_id])) == 1, 20)
         assert rows_of(stack, page)["waiting"] > 100
         assert budget_of(stack, page)["spent"]["waiting"] > 0
     finally:

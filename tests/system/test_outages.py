@@ -125,7 +125,7 @@ def test_a_killed_redis_loses_nothing_that_was_answered_200(
     send(300)
     for _ in range(2):
         time.sleep(0.6)
-        assert stack.kill(stack.pid("redis"))
+        assert stack.wait_for(lambda: stack.kill(stack.pid("redis")), 20)
         time.sleep(2)
     assert all_there(stack)
     assert stack.differing() == {}

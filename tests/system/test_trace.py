@@ -22,7 +22,7 @@ QUICK = {
     "META_APP_ID": APP_ID,
     "NOT_VISIBLE_FIRST_SECONDS": "0.3",
     "NOT_VISIBLE_LONGEST_SECONDS": "1",
-    "NOT_VISIBLE_FOR_SECONDS": "4",
+    "NOT_VISIBLE_FOR_SECONDS": "12",
     "RING_EVERY_SECONDS": "1",
     "RECONCILE_LAG_SECONDS": "0",
 }
@@ -159,11 +159,11 @@ def test_waiting_then_dead_then_replayed(stack: Whole, page: dict[str, Any]) -> 
     stack.post("faults", [{"class": "100/33", "pages": [page["page_id"]], "kinds": ["lead"]}])
     lead = made(stack, page)
     stack.send(leads=[lead])
-    assert stack.wait_for(lambda: stage(stack, lead) in ("waiting", "reading"), 10)
+    assert stack.wait_for(lambda: stage(stack, lead) in ("waiting", "reading"), 30)
     told = trace(stack, lead)
     assert told["row"]["reason"] == "not_visible"
     assert words_of(told) == ["failed"]
-    assert stack.wait_for(lambda: stage(stack, lead) == "dead", 20)
+    assert stack.wait_for(lambda: stage(stack, lead) == "dead", 60)
     told = trace(stack, lead)
     assert words_of(told) == ["failed", "died"]
     assert told["calls"] >= 3
@@ -252,7 +252,7 @@ def test_a_test_lead_that_is_missing_says_where(stack: Whole, page: dict[str, An
     """A Page without a subscription and a worker that holds still are told apart."""
     assert leadsync(stack, "test-lead")[0] == 2, "with several forms, or none, one must be named"
     with stopped(stack, "worker"):
-        status, told = prove(stack, page, 2)
+        status, told = prove(stack, page, 10)
     assert (status, told["missing"]) == (1, "taken up")
     assert "has not answered" in told["why"][0] or "no worker has looked" in told["why"][0]
     stack.post("subscriptions", {"drop_pages": [page["page_id"]]})

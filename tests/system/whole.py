@@ -131,15 +131,19 @@ class Whole:
     def wait_for(self, reached: Callable[[], bool], seconds: float) -> bool:
         """Whether `reached` comes true in time; neighbours that are away for the moment are waited for.
 
-        Looking takes a sixth of the time at most: what is looked at needs the processors too.
+        Where looking takes long it is done less often: what is looked at needs the processors too. The last look comes
+        when the time is up.
         """
         deadline = time.monotonic() + seconds
-        while (began := time.monotonic()) < deadline:
+        while True:
+            began = time.monotonic()
             with contextlib.suppress(Exception):
                 if reached():
                     return True
-            time.sleep(max(0.2, 5 * (time.monotonic() - began)))
-        return False
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            time.sleep(min(left, max(0.2, min(1.0, 5 * (time.monotonic() - began)))))
 
     def all_stored(self, leads: int) -> bool:
         """Everything is sent, stored, acknowledged, and nothing waits."""
