@@ -502,6 +502,7 @@ class Run:
         cancelled = (self._writer, keeper, *self._calls)
         for task in cancelled:
             task.cancel()
+            task.add_done_callback(_look_at)
         await asyncio.wait(cancelled, timeout=STOP_SECONDS)
         left = [r for references in self._in_flight.values() for r in references] + self._followers
         if crashed:
@@ -518,6 +519,12 @@ class Run:
         except (LedgerUnavailable, StoreUnavailable) as error:
             # Their claim or lease runs out by itself.
             log.warning("give_back_failed", error=str(error), references=len(references))
+
+
+def _look_at(ended: asyncio.Task[None]) -> None:
+    """asyncio prints an error that nobody looked at, and its text may quote a lead."""
+    if not ended.cancelled():
+        ended.exception()
 
 
 _COUNT_AS: Final[dict[type, str]] = {
