@@ -108,7 +108,7 @@ class Run:
         self._moved = asyncio.Event()
         self._store_is_up = asyncio.Event()
         self._store_is_up.set()
-        self._turned_at = 0.0
+        self._turns = 0
         self._ending = False
         self._abandoned = False
         self._is_over = asyncio.Event()
@@ -116,7 +116,6 @@ class Run:
 
     async def run(self) -> Counter[str]:
         """Counts by what became of the references. Raises LedgerUnavailable where the source failed."""
-        self._turned_at = monotonic()
         self._writer = asyncio.create_task(self._write())
         keeper = asyncio.create_task(self._keep())
         try:
@@ -130,7 +129,7 @@ class Run:
     async def _feed(self) -> None:
         finished = False
         while not self._stop() and not self._writer.done() and not (finished and not self._size()):
-            self._turned_at = monotonic()
+            self._turns += 1
             room = self._limits.references - self._size()
             if not self._store_is_up.is_set():
                 await self._wait(self._store_is_up, 0.5)
@@ -473,8 +472,11 @@ class Run:
     async def _keep(self) -> None:
         """Until the run is over or stuck. That it is cancelled may be lost in whatever it asks, and it would go on for
         ever: https://github.com/python/cpython/issues/86296"""
+        stood, turns = 0.0, 0
         while not await self._wait(self._is_over, self._limits.keep_every):
-            if monotonic() - self._turned_at > STALLED_SECONDS:
+            # By looks, not by a clock: a process that was stopped for a while has stood still without being stuck.
+            stood, turns = (stood + self._limits.keep_every if turns == self._turns else 0.0), self._turns
+            if stood >= STALLED_SECONDS:
                 log.error("run_stalled", references=self._size(), seconds=STALLED_SECONDS)
                 return
             held = [r for references in self._in_flight.values() for r in references] + self._followers
@@ -486,8 +488,8 @@ class Run:
     async def _end(self, keeper: asyncio.Task[None]) -> None:
         """Finish what is being read and written, in bounded time; give the rest back."""
         self._ending = True
-        self._turned_at = monotonic()
-        deadline = self._turned_at + ABANDON_SECONDS
+        self._turns += 1
+        deadline = monotonic() + ABANDON_SECONDS
         if self._calls:
             await asyncio.wait(list(self._calls), timeout=ABANDON_SECONDS)
         for call in list(self._calls):
