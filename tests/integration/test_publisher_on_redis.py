@@ -29,6 +29,8 @@ from receiver.settings import Settings
 from tests.fakes.leads import a_reference
 from worker.inbox import BELL, COUNTERS, DRAIN_TASK, LIVE_QUEUE, SET_ASIDE, STREAM, LeadReference
 
+TRIES = 3
+"""A machine that is busy may make one of them slow; who waits too long does so each time."""
 ONE = (
     b'{"object":"page","entry":[{"id":"7","changes":[{"field":"leadgen","value":{"leadgen_id":"5"}},'
     b'{"field":"leadgen","value":{"leadgen_id":"6"}},{"field":"feed"},7]}]}'
@@ -140,36 +142,40 @@ def test_a_redis_that_never_answers_is_given_up_within_a_second() -> None:
     """A Redis that accepts and is silent costs Meta a second, then a refusal that brings the delivery again."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"redis://127.0.0.1:{silent.getsockname()[1]}/0"
-        publisher = open_publisher(settings(url))
-        started = time.monotonic()
-        with pytest.raises(QueueUnavailable):
-            publisher.publish(read(ONE, 99), 0)
-        assert time.monotonic() - started < CONNECT_SECONDS + ANSWER_SECONDS + 2
+        publisher, took = open_publisher(settings(url)), []
+        for _ in range(TRIES):
+            started = time.monotonic()
+            with pytest.raises(QueueUnavailable):
+                publisher.publish(read(ONE, 99), 0)
+            took.append(time.monotonic() - started)
+        assert min(took) < CONNECT_SECONDS + ANSWER_SECONDS + 0.5
 
 
 def test_a_write_waits_no_longer_than_its_delivery_may(redis_url: str, client: redis.Redis) -> None:
     """A Redis that hangs over the script is given up when the delivery's own time is over, not after another."""
-    publisher = open_publisher(settings(redis_url))
-    publisher.publish(read(ONE, 99), 0)
-    client.client_pause(4_000, all=False)
-    waited, began = 0.9 * BEGIN_SECONDS, time.monotonic()
-    with pytest.raises(QueueUnavailable):
-        publisher.publish(read(ONE, 99), waited)
-    assert (
-        PROMPT_SECONDS <= time.monotonic() - began + waited < PROMPT_SECONDS + 2
-    )  # another answer would be waited for until the pause is over
-    client.client_unpause()
+    publisher, took = open_publisher(settings(redis_url)), []
+    for _ in range(TRIES):
+        publisher.publish(read(ONE, 99), 0)
+        client.client_pause(4_000, all=False)
+        waited, began = 0.9 * BEGIN_SECONDS, time.monotonic()
+        with pytest.raises(QueueUnavailable):
+            publisher.publish(read(ONE, 99), waited)
+        took.append(time.monotonic() - began + waited)
+        client.client_unpause()
+    assert PROMPT_SECONDS <= min(took) < PROMPT_SECONDS + 0.3
 
 
 def test_a_broker_that_never_answers_costs_no_delivery(client: redis.Redis) -> None:
     """The delivery is taken and the answer hardly later, where the doorbell cannot be sent."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         bell = Doorbell(f"redis://127.0.0.1:{silent.getsockname()[1]}/0")
-        publisher = Publisher(client, bell, Limits(entries=9, memory_share=1))
-        started = time.monotonic()
-        publisher.publish(read(ONE, 99), 0)
-        assert time.monotonic() - started < 3
-    assert (client.xlen(STREAM), client.exists(BELL)) == (2, 0)
+        publisher, took = Publisher(client, bell, Limits(entries=2 * TRIES, memory_share=1)), []
+        for _ in range(TRIES):
+            started = time.monotonic()
+            publisher.publish(read(ONE, 99), 0)
+            took.append(time.monotonic() - started)
+        assert min(took) < 1
+    assert (client.xlen(STREAM), client.exists(BELL)) == (2 * TRIES, 0)
 
 
 def test_a_bell_rings_again_after_its_line_was_cut(redis_url: str, client: redis.Redis) -> None:
