@@ -6,6 +6,7 @@
 #   make demo PYTHON=/usr/bin/python3.12      use this Python
 #   make test VENV=.venv-312                  keep another environment beside the usual one
 #   make test PYTEST_ARGS="-k stream -x"      pass arguments on (demo and up take ARGS)
+#   make test TEST_POSTGRES=15                on another Postgres that this machine has, if it has its programs
 
 VENV ?= .venv
 PYTHON ?=

@@ -28,8 +28,8 @@ import structlog
 from hypothesis import settings
 
 from tests.databases import Databases, dropped, made, url_of
-from tests.servers import prepared, running, short_folder
-from worker.embedded import ServerProcess, prepare_postgres, prepare_redis
+from tests.servers import prepare_wanted_postgres, prepared, running, short_folder
+from worker.embedded import ServerProcess, prepare_redis
 from worker.embedded.redis_server import redis_version
 from worker.embedded.server import SERVER_ENVIRONMENT, locked, package_folder, says_version
 from worker.store.migrate import migrate
@@ -87,7 +87,7 @@ def redis_server(server_folder: Path) -> Iterator[ServerProcess]:
 @pytest.fixture(scope="session")
 def postgres_server(server_folder: Path) -> Iterator[ServerProcess]:
     """A Postgres cluster for this run, set as in production, but that it need not survive a loss of power."""
-    server = prepared(prepare_postgres, server_folder)
+    server = prepared(prepare_wanted_postgres, server_folder)
     # Autovacuum would look at tables between tests, and at times change the statistics that these compare.
     server = replace(server, argv=(*server.argv, "-c", "fsync=off", "-c", "autovacuum=off"))
     with running(server, server_folder / "postgres.log") as server:

