@@ -43,15 +43,14 @@ from receiver.tally import Quietly, Tally, Verdict
 from receiver.together import Together
 from worker.inbox import BELL, COUNTERS, DRAIN_TASK, LIVE_QUEUE, SET_ASIDE, STREAM
 
-PROMPT_SECONDS: Final = 0.8
-"""For a delivery's wait for a thread, and for all that is asked of Redis until its answer, whichever that is. The rest
-of the second is for what has no bound: reading it, and a machine that lets the process wait."""
+PROMPT_SECONDS: Final = 0.95
+"""For a delivery's wait for a thread, and for all that is asked of Redis until its answer, whichever that is."""
 BEGIN_SECONDS: Final = 0.4
 """No write begins after so much of that: what is left suffices for a Redis that is only slow."""
 LEAST_SECONDS: Final = 0.35
 """A write that connecting left less time is not begun."""
 CONNECT_SECONDS: Final = 0.3
-ANSWER_SECONDS: Final = 0.45
+ANSWER_SECONDS: Final = 0.5
 """With CONNECT_SECONDS less than PROMPT_SECONDS."""
 RING_SECONDS: Final = 0.15
 """A broker may hold up an answer that is safe already by this, thrice: for the bell, to connect, to take it."""
