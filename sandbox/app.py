@@ -7,6 +7,7 @@ way.
 """
 
 import asyncio
+import gc
 import signal
 import time
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ log = structlog.stdlib.get_logger()
 
 _MAX_BODY_BYTES = 16 * 1024 * 1024
 _SHUTDOWN_SECONDS = 1.0
+_SETTLE_SECONDS = 2.0
 
 
 async def _answer(sandbox: Sandbox, http: web.Request) -> web.StreamResponse:
@@ -97,12 +99,30 @@ def run(config: SandboxConfig) -> None:
     asyncio.run(_serve(config))
 
 
+def _settle() -> None:
+    """Have the garbage collector look at what is new once more, and never again.
+
+    What is known of leads stays. With 130,000 of them a full collection took 0.9 s, in which the sandbox answered
+    nobody, and deliveries seemed to be answered late.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+async def _settling() -> None:
+    while True:
+        _settle()
+        await asyncio.sleep(_SETTLE_SECONDS)
+
+
 async def _serve(config: SandboxConfig) -> None:
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
     running = await start(config)
+    settling = asyncio.create_task(_settling())
     await ended.wait()
+    settling.cancel()
     await running.stop()
     log.info("sandbox_stopped")

@@ -73,6 +73,24 @@ def test_long_lists_are_told_in_constant_memory() -> None:
         process.communicate()
 
 
+FROZEN_AT_THE_END = """
+import atexit, gc, os, signal, sys, threading
+from sandbox.app import run
+from sandbox.config import from_words
+atexit.register(lambda: print(gc.get_freeze_count(), len(gc.get_objects())))
+threading.Timer(float(sys.argv[1]), os.kill, (os.getpid(), signal.SIGTERM)).start()
+run(from_words(["port=0"]))
+"""
+
+
+def test_what_stays_is_not_collected_again_and_again() -> None:
+    """A full collection of all that is known of leads would stop its clock, and make the receiver look slow."""
+    words = [sys.executable, "-c", FROZEN_AT_THE_END, "1"]
+    told = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60)
+    frozen, looked_at = map(int, told.stdout.split()[-2:])
+    assert frozen > 10 * looked_at
+
+
 def held(pid: int) -> float:
     """MB of memory that a process holds."""
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
