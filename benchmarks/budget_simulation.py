@@ -2,7 +2,7 @@
 
     budget_model.py: simulated Pages -> the real ledger in a real Redis -> an exact log of calls -> judged here
 
-First some hundred Pages for days: backfill that wants everything, live leads in a daily rhythm, bursts within the
+First some dozens of Pages for days: backfill that wants everything, live leads in a daily rhythm, bursts within the
 limit, floods far above it, limits that move, crashes, grants used at the last moment, a Redis whose clock is put wrong.
 Then thousands of Pages for hours. It ends with status 1 if any window of 24 hours held more than Meta allows.
 
@@ -568,11 +568,11 @@ def show_costs(figures: dict[str, Any], console: Console) -> None:
 
 
 @click.command(help=as_help(__doc__))
-@click.option("--pages", default=200, show_default=True, help="Pages of the long run.")
+@click.option("--pages", default=60, show_default=True, help="Pages of the long run.")
 @click.option(
     "--days", default=3.0, show_default=True, help="How long it is; two and more, or nothing is judged."
 )
-@click.option("--many", default=10_000, show_default=True, help="Pages of the wide run, and of its costs.")
+@click.option("--many", default=2_000, show_default=True, help="Pages of the wide run, and of its costs.")
 @click.option("--hours", default=3.0, show_default=True, help="How long it is.")
 @click.option("--requests", default=2_000, show_default=True, help="Requests timed for a figure, five times.")
 @click.option(
