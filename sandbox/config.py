@@ -44,7 +44,7 @@ class SandboxConfig:
     forms_per_page: int = 2
     ads_per_form: int = 3
     leads: int = 60
-    """Historic leads, spread over the 89 days before today's midnight (UTC)."""
+    """Historic leads, spread over the 88 days before today's midnight (UTC)."""
     app_id: str = "1234567890123456"
     app_secret: str = "sandbox_app_secret"  # noqa: S105 - a made-up secret of a made-up app
     verify_token: str = "sandbox_verify_token"  # noqa: S105 - likewise

@@ -19,8 +19,8 @@ from sandbox.questions import Question, questions_of, tracking_of
 DAY: Final = 86_400
 RETENTION_SECONDS: Final = 90 * DAY
 """Meta keeps a lead for 90 days. https://www.facebook.com/business/help/1526849577619206"""
-_HISTORY_SECONDS: Final = 89 * DAY
-"""Historic leads are at most this old at midnight, so that none expires on the sandbox's first day."""
+_HISTORY_SECONDS: Final = 88 * DAY
+"""Historic leads are at most this old at the midnight before the start, so that none expires at the one after it."""
 
 Kind = Literal["ad", "organic", "test"]
 KINDS: Final[tuple[Kind, ...]] = ("ad", "organic", "test")
