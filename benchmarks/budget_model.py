@@ -282,6 +282,7 @@ class CheapMemory:
     def __init__(self, pages: Mapping[str, Page]) -> None:
         self._pages = pages
         self._blocks: defaultdict[str, deque[tuple[int, Lane, int, str, float, float]]] = defaultdict(deque)
+        self._page_of: dict[int, str] = {}
         self._last = 0
 
     async def reserve(
@@ -295,17 +296,19 @@ class CheapMemory:
                 if block[0] == former:
                     blocks[place] = (former, block[1], block[2] - unspent, *block[3:])
         while blocks and blocks[0][5] < now - 2 * self._pages[page_id].window:
-            blocks.popleft()
+            del self._page_of[blocks.popleft()[0]]
         self._last += 1
+        self._page_of[self._last] = page_id
         blocks.append((self._last, lane, calls, machine, steady, now))
         return self._last
 
     async def give_back(self, block_id: int, unspent: int) -> None:
-        for blocks in self._blocks.values():
-            for place, block in enumerate(blocks):
-                if block[0] == block_id:
-                    blocks[place] = (block_id, block[1], block[2] - unspent, *block[3:])
-                    return
+        blocks = self._blocks[self._page_of[block_id]] if block_id in self._page_of else deque()
+        for place in reversed(range(len(blocks))):
+            block = blocks[place]
+            if block[0] == block_id:
+                blocks[place] = (block_id, block[1], block[2] - unspent, *block[3:])
+                return
 
     async def spent(
         self, page_id: str, unspent: Mapping[int, int], *, machine: str, steady: float, window: float,
