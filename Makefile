@@ -41,13 +41,10 @@ demo: $(READY)  ## see it work: 500 simulated leads from webhook to row, then a 
 up: $(READY)  ## run it for real, with the settings in .env; Ctrl-C ends it
 	@$(BIN)/leadsync up $(ARGS)
 
-# The system tests in three parts of much the same time, the integration tests in two; what is named in none is in the
-# last of each.
-named = $(foreach name,$(2),tests/$(1)/test_$(name).py)
-FIRST := $(call named,system,budget docs_commands forgetting metrics outages receiver_process trace)
-SECOND := $(call named,system,chaos commands connect live_path parking supervisor)
-WIRES := $(call named,integration,canaries_servers embedded graph_client guide_calls handshaking migrate neighbours \
-	planted_trials publisher_on_redis sandbox_http sandbox_process sandbox_sdk sandbox_sender soak_tools stream_search)
+# The system tests in three parts of much the same time; what is named in none is in the third.
+system = $(foreach name,$(1),tests/system/test_$(name).py)
+FIRST := $(call system,budget docs_commands forgetting metrics outages receiver_process trace)
+SECOND := $(call system,chaos commands connect live_path parking supervisor)
 
 test: $(READY_DEV)  ## lint, type-check, and run every test on a real Redis and Postgres
 	@$(ruff)
@@ -105,26 +102,24 @@ ruff = echo "==> ruff check"; $(BIN)/ruff check --quiet . || exit 1; echo "==> r
 # It keeps one processor busy for half a minute, so `make test` lets it run beside the tests; it speaks when it is done.
 mypy = told=$$($(BIN)/mypy 2>&1); types=$$?; echo "==> mypy"; echo "$$told"; exit $$types
 
-# Pytest in six parts side by side. System tests mostly wait for processes; the others need a processor, and leave it to
-# those that watch the clock: in three parts, for both are then left to them.
+# Pytest in five parts side by side. System tests mostly wait for processes; the others need a processor, and leave it to
+# those that watch the clock: in two parts, for both are then left to them.
 PYTEST := $(BIN)/python -m pytest
 coverage: PYTEST := $(BIN)/coverage run -m pytest
 define run_parts
-echo "==> pytest, in six parts side by side"; logs=$$(mktemp -d); \
+echo "==> pytest, in five parts side by side"; logs=$$(mktemp -d); \
 nice -n 5 $(PYTEST) tests/unit tests/contract $(PYTEST_ARGS) > $$logs/unit 2>&1 & unit=$$!; \
-nice -n 5 $(PYTEST) $(WIRES) $(PYTEST_ARGS) > $$logs/wires 2>&1 & wires=$$!; \
-nice -n 5 $(PYTEST) tests/integration $(addprefix --ignore=,$(WIRES)) $(PYTEST_ARGS) > $$logs/rows 2>&1 & rows=$$!; \
+nice -n 5 $(PYTEST) tests/integration $(PYTEST_ARGS) > $$logs/integration 2>&1 & integration=$$!; \
 $(PYTEST) tests/system $(addprefix --ignore=,$(FIRST) $(SECOND)) $(PYTEST_ARGS) > $$logs/third 2>&1 & third=$$!; \
 $(PYTEST) $(SECOND) $(PYTEST_ARGS) > $$logs/second 2>&1 & second=$$!; \
 $(PYTEST) $(FIRST) $(PYTEST_ARGS); first=$$?; \
 wait $$second; second=$$?; echo "==> pytest, more system tests"; cat $$logs/second; \
 wait $$third; third=$$?; echo "==> pytest, the other system tests"; cat $$logs/third; \
-wait $$wires; wires=$$?; echo "==> pytest, integration tests of servers and wires"; cat $$logs/wires; \
-wait $$rows; rows=$$?; echo "==> pytest, integration tests of rows"; cat $$logs/rows; \
+wait $$integration; integration=$$?; echo "==> pytest, integration tests"; cat $$logs/integration; \
 wait $$unit; unit=$$?; echo "==> pytest, unit and contract tests"; cat $$logs/unit; rm -r $$logs; \
-case "$$first $$second $$third $$wires $$rows $$unit" in \
-	"5 5 5 5 5 5") echo "error: PYTEST_ARGS choose no test" >&2; exit 1;; \
-	[05]" "[05]" "[05]" "[05]" "[05]" "[05]) ;; \
+case "$$first $$second $$third $$integration $$unit" in \
+	"5 5 5 5 5") echo "error: PYTEST_ARGS choose no test" >&2; exit 1;; \
+	[05]" "[05]" "[05]" "[05]" "[05]) ;; \
 	*) exit 1;; esac
 endef
 
