@@ -303,9 +303,11 @@ class CheapMemory:
         return self._last
 
     async def give_back(self, block_id: int, unspent: int) -> None:
-        blocks = self._blocks[self._page_of[block_id]] if block_id in self._page_of else deque()
-        for place in reversed(range(len(blocks))):
-            block = blocks[place]
+        page_id = self._page_of.get(block_id)
+        if page_id is None:
+            return
+        blocks = self._blocks[page_id]
+        for place, block in enumerate(blocks):
             if block[0] == block_id:
                 blocks[place] = (block_id, block[1], block[2] - unspent, *block[3:])
                 return
