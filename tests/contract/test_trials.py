@@ -1,6 +1,6 @@
 """A scope that was throttled opens again through a reader's own calls: reader, budget and ledger together.
 
-What the ledger itself promises of trials is test_ledger.py's.
+What the ledger itself promises of trials is test_ledger_scopes.py's.
 """
 
 import asyncio

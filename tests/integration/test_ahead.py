@@ -9,7 +9,7 @@ import pytest
 
 from tests.fakes.leads import FORM, OTHER_PAGE, PAGE, a_lead, in_flight
 from tests.fakes.time import NOW
-from tests.integration.test_backfills import a_plan
+from tests.integration.backfill_world import a_plan
 from tests.integration.test_erasures import World, on_both
 from worker.outcomes import IN_PART_AGAIN, Snooze, Stored
 from worker.reconcile import Reconciler, ReconcileSettings

@@ -20,7 +20,7 @@ from psycopg_pool import AsyncConnectionPool
 from tests.fakes.backfills import SECOND
 from tests.fakes.leads import FORM, OTHER_PAGE, PAGE, a_lead, in_flight
 from tests.fakes.time import NOW
-from tests.integration.test_backfills import a_plan, stored
+from tests.integration.backfill_world import a_plan, stored
 from worker.batches import InFlight
 from worker.believed import BelievedClock
 from worker.clock_notes import KEPT_SECONDS, ClockNotes

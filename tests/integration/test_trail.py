@@ -1,41 +1,21 @@
 """The trail through the real statements: what befell a lead is kept, merged, bounded, and nothing of a smooth one."""
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from psycopg_pool import AsyncConnectionPool
 
 from tests.fakes.leads import FORM, PAGE, a_lead, at, in_flight
 from tests.fakes.time import NOW
-from tests.integration.test_store import DEATHS, World
+from tests.integration.lead_world import DEATHS, World
 from worker.outcomes import DeadLetter, Outcome, Park, Retry, Snooze, Stored
 from worker.plans import FormFacts, plan_forms, span_of
 from worker.store.backfills import BackfillStore
 from worker.store.imports import ImportStore
-from worker.store.leads import LeadStore, StoreSettings
 from worker.store.slices import SliceStore
 from worker.store.trace import TraceStore
 from worker.trail import MOST_ENTRIES, MOST_MS, Entry, calls_of
-
-Scenario = Callable[[World], Awaitable[None]]
-
-
-@pytest.fixture
-def on_store(database: str) -> Callable[[Scenario], None]:
-    """Runs a scenario on the store."""
-
-    def run(scenario: Scenario) -> None:
-        async def inner() -> None:
-            async with AsyncConnectionPool(database, min_size=1, max_size=4, open=False, timeout=30) as pool:
-                await scenario(World(LeadStore(pool, StoreSettings()), pool))
-
-        asyncio.run(inner())
-
-    return run
 
 
 async def trail(world: World, leadgen_id: object = 1) -> list[tuple[str, str | None, int, float, float]]:
@@ -55,7 +35,7 @@ async def verdict(world: World, outcome: Outcome, when: float) -> None:
     await world.settle((held, outcome), now=at(when))
 
 
-def test_a_lead_that_goes_straight_through_has_no_trail(on_store: Any) -> None:
+def test_a_lead_that_goes_straight_through_has_no_trail(on_leads: Any) -> None:
     """Three numbers are all that a smooth lead costs."""
 
     async def scenario(world: World) -> None:
@@ -64,10 +44,10 @@ def test_a_lead_that_goes_straight_through_has_no_trail(on_store: Any) -> None:
         row = await world.row(1)
         assert (row["announced"], row["taken_ms"], row["read_ms"], row["trail"]) == (1, 12, 1500, None)
 
-    on_store(scenario)
+    on_leads(scenario)
 
 
-def test_what_no_webhook_announced_has_nothing_at_all(on_store: Any) -> None:
+def test_what_no_webhook_announced_has_nothing_at_all(on_leads: Any) -> None:
     """A listing's own find was never announced, nor taken up, and has no time from a webhook on."""
 
     async def scenario(world: World) -> None:
@@ -76,10 +56,10 @@ def test_what_no_webhook_announced_has_nothing_at_all(on_store: Any) -> None:
         row = await world.row(1)
         assert (row["announced"], row["taken_ms"], row["read_ms"], row["trail"]) == (0, None, None, None)
 
-    on_store(scenario)
+    on_leads(scenario)
 
 
-def test_each_announcement_is_counted_and_a_repeated_commit_is_not(on_store: Any) -> None:
+def test_each_announcement_is_counted_and_a_repeated_commit_is_not(on_leads: Any) -> None:
     """The first is the row's own, later ones are added as often as they are named."""
 
     async def scenario(world: World) -> None:
@@ -89,10 +69,10 @@ def test_each_announcement_is_counted_and_a_repeated_commit_is_not(on_store: Any
         row = await world.row(1)
         assert (row["announced"], row["last_seen_at"]) == (4, at(7))
 
-    on_store(scenario)
+    on_leads(scenario)
 
 
-def test_what_befalls_a_lead_is_kept_in_order(on_store: Any) -> None:
+def test_what_befalls_a_lead_is_kept_in_order(on_leads: Any) -> None:
     """Each kind of verdict has its word; the times of the first reading stay."""
 
     async def scenario(world: World) -> None:
@@ -114,10 +94,10 @@ def test_what_befalls_a_lead_is_kept_in_order(on_store: Any) -> None:
         assert (row["announced"], row["taken_ms"], row["read_ms"]) == (1, 3, 50_000)
         assert calls_of(map(Entry.from_text, row["trail"])) == 4
 
-    on_store(scenario)
+    on_leads(scenario)
 
 
-def test_the_same_again_is_one_entry(on_store: Any) -> None:
+def test_the_same_again_is_one_entry(on_leads: Any) -> None:
     """A Page that is throttled for hours is one entry of each of its rows, however often they were looked at."""
 
     async def scenario(world: World) -> None:
@@ -127,10 +107,10 @@ def test_the_same_again_is_one_entry(on_store: Any) -> None:
         assert await trail(world) == [("waited", "throttled_page", 100, 0, 5_940)]
         assert len((await world.row(1))["trail"][0]) < 50
 
-    on_store(scenario)
+    on_leads(scenario)
 
 
-def test_a_trail_is_bounded_and_keeps_its_ends(on_store: Any) -> None:
+def test_a_trail_is_bounded_and_keeps_its_ends(on_leads: Any) -> None:
     """What does not fit is counted in the middle; what came first and last is all there."""
 
     async def scenario(world: World) -> None:
@@ -143,10 +123,10 @@ def test_a_trail_is_bounded_and_keeps_its_ends(on_store: Any) -> None:
         assert [reason for _, reason, *_ in found[13:]] == [f"reason_{n}" for n in range(89, 100)]
         assert found[12] == ("others", None, 77, 12, 88)
 
-    on_store(scenario)
+    on_leads(scenario)
 
 
-def test_a_verdict_applied_twice_is_one_entry(on_store: Any) -> None:
+def test_a_verdict_applied_twice_is_one_entry(on_leads: Any) -> None:
     """A commit whose answer was lost is repeated, and nobody can see it in the trail."""
 
     async def scenario(world: World) -> None:
@@ -156,10 +136,10 @@ def test_a_verdict_applied_twice_is_one_entry(on_store: Any) -> None:
             await world.settle((held, Retry(at(5), "not_visible", 1)), now=at(2))
         assert await trail(world) == [*before, ("failed", "not_visible", 1, 2, 2)]
 
-    on_store(scenario)
+    on_leads(scenario)
 
 
-def test_who_is_woken_from_a_mass_death_is_told(on_store: Any) -> None:
+def test_who_is_woken_from_a_mass_death_is_told(on_leads: Any) -> None:
     """Leads that died since their Page was at fault, and wait again, say so."""
 
     async def scenario(world: World) -> None:
@@ -167,11 +147,11 @@ def test_who_is_woken_from_a_mass_death_is_told(on_store: Any) -> None:
             await world.settle((in_flight(n), DeadLetter("lead_gone")), now=at(n))
         assert [entry[:2] for entry in await trail(world)] == [("died", "lead_gone"), ("woken", "lead_gone")]
 
-    on_store(scenario)
+    on_leads(scenario)
 
 
 @pytest.mark.parametrize("purpose", ["reconcile", "backfill"])
-def test_a_listing_that_brings_what_waited_is_told(on_store: Any, purpose: str) -> None:
+def test_a_listing_that_brings_what_waited_is_told(on_leads: Any, purpose: str) -> None:
     """What was dead or waiting and came by a listing says by which; what is new by it has no trail."""
 
     async def scenario(world: World) -> None:
@@ -191,10 +171,10 @@ def test_a_listing_that_brings_what_waited_is_told(on_store: Any, purpose: str) 
         assert await trail(world, 2) == []
         assert ((await world.row(1))["announced"], (await world.row(2))["announced"]) == (1, 0)
 
-    on_store(scenario)
+    on_leads(scenario)
 
 
-def test_what_was_stored_in_part_and_is_completed_is_told(on_store: Any) -> None:
+def test_what_was_stored_in_part_and_is_completed_is_told(on_leads: Any) -> None:
     """By its own second reading, or by a file."""
 
     async def scenario(world: World) -> None:
@@ -211,10 +191,10 @@ def test_what_was_stored_in_part_and_is_completed_is_told(on_store: Any) -> None
         assert (await world.row(3))["in_part"], "a file does not tell all"
         assert await trail(world, 3) == [("filled", "import", 1, 9, 9)]
 
-    on_store(scenario)
+    on_leads(scenario)
 
 
-def test_an_erased_lead_s_trail_does_not_grow(on_store: Any) -> None:
+def test_an_erased_lead_s_trail_does_not_grow(on_leads: Any) -> None:
     """Whatever is announced, listed or imported of it afterwards."""
 
     async def scenario(world: World) -> None:
@@ -225,10 +205,10 @@ def test_an_erased_lead_s_trail_does_not_grow(on_store: Any) -> None:
         await ImportStore(world.pool).write([(a_lead(1), PAGE)], at(9), dry_run=False)
         assert await trail(world) == []
 
-    on_store(scenario)
+    on_leads(scenario)
 
 
-def test_a_lead_that_waited_for_months_has_a_time_all_the_same(on_store: Any) -> None:
+def test_a_lead_that_waited_for_months_has_a_time_all_the_same(on_leads: Any) -> None:
     """Milliseconds beyond what the column holds are the most that it holds, or the row would be refused."""
 
     async def scenario(world: World) -> None:
@@ -236,10 +216,10 @@ def test_a_lead_that_waited_for_months_has_a_time_all_the_same(on_store: Any) ->
         await world.settle((in_flight(1), Stored(a_lead(1), read_at)))
         assert (await world.row(1))["read_ms"] == MOST_MS
 
-    on_store(scenario)
+    on_leads(scenario)
 
 
-def test_an_erased_lead_is_told_by_which_kind_of_order(on_store: Any) -> None:
+def test_an_erased_lead_is_told_by_which_kind_of_order(on_leads: Any) -> None:
     """The order of the same moment, that of its own Page and form first; of a lead that is not erased, none."""
 
     async def scenario(world: World) -> None:
@@ -255,10 +235,10 @@ def test_an_erased_lead_is_told_by_which_kind_of_order(on_store: Any) -> None:
         assert await rows.erasure("1") == {"by_order_of": "answer", "at": at(9)}
         assert await rows.erasure("2") is None
 
-    on_store(scenario)
+    on_leads(scenario)
 
 
-def test_a_form_tells_how_far_it_is_reconciled(on_store: Any) -> None:
+def test_a_form_tells_how_far_it_is_reconciled(on_leads: Any) -> None:
     """Its watermark, when it was last compared, the day of a lead, and a reading that is under way."""
 
     async def scenario(world: World) -> None:
@@ -285,4 +265,4 @@ def test_a_form_tells_how_far_it_is_reconciled(on_store: Any) -> None:
         assert await rows.day(FORM, NOW - timedelta(days=1)) is None
         assert [row["form_id"] for row in await rows.active_forms()] == [FORM]
 
-    on_store(scenario)
+    on_leads(scenario)

@@ -82,7 +82,11 @@ def test_keys_are_read_from_lines_and_commas() -> None:
     assert parse_keys("") == parse_keys("\n # nothing\n") == ()
 
 
-@pytest.mark.parametrize("word", ["hunter2", "aHVudGVyMg==", new_key().text[:-2], new_key().text + "A"])
+@pytest.mark.parametrize(
+    "word",
+    ["hunter2", "aHVudGVyMg==", new_key().text[:-2], new_key().text + "A"],
+    ids=["no base64", "too short", "cut off", "one too many"],
+)
 def test_a_word_that_is_no_key_is_refused_by_its_place(word: str) -> None:
     """The message quotes nothing of it."""
     with pytest.raises(ValueError, match="key 2 is not") as told:
