@@ -25,10 +25,12 @@ PEERS := $(VENV)-peers
 READY_PEERS := $(PEERS)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-compose coverage audit lint bench peers soak fuzz planted lock clean
+.PHONY: help demo up install test test-compose coverage audit lint bench peers soak fuzz planted lock clean
 .DELETE_ON_ERROR:
 # Two runs at once in one environment would tear it.
 .NOTPARALLEL:
+# Where a machine sets it, each of the hundreds of processes that tests start would compile leadsync once more.
+unexport PYTHONDONTWRITEBYTECODE
 
 help:  ## show this
 	@echo "usage: make TARGET"
@@ -40,6 +42,8 @@ demo: $(READY)  ## see it work: 500 simulated leads from webhook to row, then a 
 
 up: $(READY)  ## run it for real, with the settings in .env; Ctrl-C ends it
 	@$(BIN)/leadsync up $(ARGS)
+
+install: $(READY_DEV)  ## make the environment, or renew it; the others do so by themselves
 
 # The system tests in three parts of much the same time; what is named in none is in the third.
 system = $(foreach name,$(1),tests/system/test_$(name).py)
@@ -130,43 +134,60 @@ $(READY): requirements.lock pyproject.toml
 	echo "==> environment in $(VENV) ($$($$python --version))"; \
 	$(make_venv) "$$python" $(VENV)
 	@echo "==> packages of requirements.lock, each checked against its hash"
-	@$(call quietly,$(PIP) --require-hashes -r requirements.lock)
+	@$(call install,requirements.lock)
 	@$(call quietly,$(PIP) --no-deps --no-build-isolation -e .)
-	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib > /dev/null 2>&1 || true
+	@$(call compile_python,$(VENV)/lib worker receiver sandbox)
 	@$(unpack_redis)
 	@touch $@
 
 $(READY_DEV): requirements-dev.lock $(READY)
 	@echo "==> packages of requirements-dev.lock"
-	@$(call quietly,$(PIP) --require-hashes -r requirements-dev.lock)
+	@$(call install,requirements-dev.lock)
+	@$(call compile_python,$(VENV)/lib tests benchmarks)
 	@touch $@
 
 $(READY_FUZZ): requirements-fuzz.lock $(READY_DEV)
 	@echo "==> packages of requirements-fuzz.lock"
-	@$(call quietly,$(PIP) --require-hashes -r requirements-fuzz.lock)
+	@$(call install,requirements-fuzz.lock)
 	@touch $@
 
 $(READY_COVERAGE): requirements-coverage.lock $(READY_DEV)
-	@$(call quietly,$(PIP) --require-hashes -r requirements-coverage.lock)
+	@$(call install,requirements-coverage.lock)
 	@touch $@
 
 # Its own environment: what it leans on is nothing that leadsync or its tests should see.
 $(READY_AUDIT): requirements-audit.lock
 	@$(find_python); $(make_venv) "$$python" $(AUDIT)
 	@echo "==> packages of requirements-audit.lock"
-	@$(call quietly,$(subst $(BIN)/,$(AUDIT)/bin/,$(PIP)) --require-hashes -r requirements-audit.lock)
+	@$(call install,requirements-audit.lock,$(AUDIT)/bin)
 	@touch $@
 
 # Likewise: benchmarks/backfill_speed.py looks for it beside the environment that it runs in.
 $(READY_PEERS): requirements-peers.lock
 	@$(find_python); $(make_venv) "$$python" $(PEERS)
 	@echo "==> packages of requirements-peers.lock"
-	@$(call quietly,$(subst $(BIN)/,$(PEERS)/bin/,$(PIP)) --require-hashes -r requirements-peers.lock)
+	@$(call install,requirements-peers.lock,$(PEERS)/bin)
 	@touch $@
 
 # A user's own pip settings may add indexes and options; hashes decide what is installed all the same.
-# pip would compile on one processor, and much that is never imported: what runs is compiled on all of them after it.
-PIP = $(BIN)/python -m pip install --disable-pip-version-check --no-input --progress-bar off --no-compile
+PIP_OPTIONS = --disable-pip-version-check --no-input --progress-bar off --no-compile
+PIP = $(BIN)/python -m pip install $(PIP_OPTIONS)
+
+# The packages of a lock, into the environment of $(BIN) or another one. pip keeps to one processor, so two of them share
+# the lock; it is whole, so there is nothing to resolve.
+define install
+halves=$$(mktemp -d) && touch $$halves/0 $$halves/1 || exit 1; \
+awk -v to="$$halves" '/^[A-Za-z0-9]/ { half = !half } /^[A-Za-z0-9]|^ +--hash/ { print > (to "/" (half ? 1 : 0)) }' $(1); \
+pip="$(or $(2),$(BIN))/python -m pip install $(PIP_OPTIONS) --no-deps"; \
+$$pip --require-hashes -r $$halves/0 > $$halves/first.log 2>&1 & first=$$!; \
+$$pip --require-hashes -r $$halves/1 > $$halves/second.log 2>&1; second=$$?; \
+wait $$first && [ $$second = 0 ] || { cat $$halves/*.log; rm -r $$halves; echo "failed: the packages of $(1)"; exit 1; }; \
+rm -r $$halves
+endef
+
+# pip would compile on one processor, and what is there already is skipped. The official SDK has a thousand files of
+# which one test imports a few.
+compile_python = $(BIN)/python -m compileall -q -j 0 -x facebook_business $(1) > /dev/null 2>&1 || true
 
 # Run a command without its chatter; if it fails, show all of it.
 quietly = log=$$(mktemp); if $(1) > "$$log" 2>&1; then rm -f "$$log"; \

@@ -76,12 +76,6 @@ class CommandGroup(click.Group):
             ctx.exit(1)
 
 
-def doubt_ids(page_ids: Iterable[str]) -> None:
-    """Say of Pages that nothing was known of here that their ids may be wrong; what was ordered of them stands."""
-    for page_id in sorted(page_ids):
-        click.echo(f"leadsync: nothing was known here of Page {page_id} so far; is its id right?", err=True)
-
-
 class ShowingGroup(click.Group):
     """A group that shows something by itself. Options typed before one of its commands are that command's."""
 
@@ -144,6 +138,12 @@ def settings_for(data_dir: Path | str, *needed: str) -> Settings:
 
 def answer_of(work: Coroutine[Any, Any, T]) -> T:
     return asyncio.run(work)
+
+
+def doubt_ids(page_ids: Iterable[str]) -> None:
+    """Say of Pages that nothing was known of here that their ids may be wrong; what was ordered of them stands."""
+    for page_id in sorted(page_ids):
+        click.echo(f"leadsync: nothing was known here of Page {page_id} so far; is its id right?", err=True)
 
 
 def print_rows(rows: "list[Row]", as_json: bool, *, empty: str) -> None:
