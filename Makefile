@@ -112,8 +112,8 @@ PYTEST := $(BIN)/python -m pytest
 coverage: PYTEST := $(BIN)/coverage run -m pytest
 define run_parts
 echo "==> pytest, in five parts side by side"; logs=$$(mktemp -d); \
-nice -n 5 $(PYTEST) tests/unit tests/contract $(PYTEST_ARGS) > $$logs/unit 2>&1 & unit=$$!; \
-nice -n 5 $(PYTEST) tests/integration $(PYTEST_ARGS) > $$logs/integration 2>&1 & integration=$$!; \
+nice -n 6 $(PYTEST) tests/unit tests/contract $(PYTEST_ARGS) > $$logs/unit 2>&1 & unit=$$!; \
+nice -n 4 $(PYTEST) tests/integration $(PYTEST_ARGS) > $$logs/integration 2>&1 & integration=$$!; \
 $(PYTEST) tests/system $(addprefix --ignore=,$(FIRST) $(SECOND)) $(PYTEST_ARGS) > $$logs/third 2>&1 & third=$$!; \
 $(PYTEST) $(SECOND) $(PYTEST_ARGS) > $$logs/second 2>&1 & second=$$!; \
 $(PYTEST) $(FIRST) $(PYTEST_ARGS); first=$$?; \
