@@ -13,7 +13,8 @@ import socket
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any, Final, Protocol
 
 import psycopg
@@ -31,6 +32,7 @@ from worker.doorbell import DRAIN_BELL, Doorbell
 from worker.inbox import GROUP, STREAM, LeadReference
 
 LEADSYNC: Final = "leadsync"
+LEADSYNC_BY_ID: Final = "leadsync by id"
 PATIENCE_SECONDS: Final = 60.0
 ENTRIES_A_WRITE: Final = 1_000
 STAGED: Final = f"{peer.QUEUE}-staged"
@@ -60,13 +62,14 @@ class Contender(Protocol):
 
 
 class Leadsync:
-    """leadsync's live worker."""
+    """leadsync's live worker. `by_id`: what announces a lead does not say when it was created, so none is listed."""
 
-    name = LEADSYNC
     process = "worker"
     stored = "select count(*) from leadgen where state = 'stored'"
 
-    def __init__(self, rig: Rig) -> None:
+    def __init__(self, rig: Rig, *, by_id: bool = False) -> None:
+        self.name = LEADSYNC_BY_ID if by_id else LEADSYNC
+        self._by_id = by_id
         self._rig = rig
         self._redis = redis.Redis.from_url(rig.redis_url, protocol=2)
         app = create_app(rig.settings)
@@ -79,7 +82,10 @@ class Leadsync:
         for start in range(0, len(leads), ENTRIES_A_WRITE):
             with self._redis.pipeline(transaction=True) as pipe:
                 for lead in leads[start : start + ENTRIES_A_WRITE]:
-                    entry: dict[Any, Any] = {**_reference(lead).to_entry()}
+                    reference = _reference(lead)
+                    if self._by_id:
+                        reference = replace(reference, created_time=None)
+                    entry: dict[Any, Any] = {**reference.to_entry()}
                     pipe.xadd(STREAM, entry)
                 pipe.execute()
             self._bell.ring(DRAIN_BELL)
@@ -244,7 +250,7 @@ def _reference(lead: Lead) -> LeadReference:
         page_id=lead["page_id"],
         form_id=lead.get("form_id"),
         ad_id=lead.get("ad_id"),
-        created_time=None,
+        created_time=int(datetime.fromisoformat(lead["created_time"]).timestamp()),
         sent_time=None,
         received_at=time.time_ns() // 1_000_000,
     )

@@ -147,7 +147,8 @@ class Place:
         self.rig, self.size = rig, size
         self._postgres = psycopg.connect(rig.database_url, autocommit=True)
         self._redis = redis.Redis.from_url(rig.redis_url)
-        self._ours = Leadsync(rig)
+        # By id each lead costs the same work at each size; a listing would bring leads of others along.
+        self._ours = Leadsync(rig, by_id=True)
         self._pages = list(rig.get("/sandbox/tokens"))
         self._offered: list[str] = []
 
