@@ -35,6 +35,9 @@ LEADSYNC: Final = "leadsync"
 LEADSYNC_BY_ID: Final = "leadsync by id"
 PATIENCE_SECONDS: Final = 60.0
 ENTRIES_A_WRITE: Final = 1_000
+LEADS_A_SECOND: Final = 10
+"""How fast the leads of a turn have been created. All in one second they would be no backlog that ever was: whoever
+listed a form would read the leads of all others too."""
 STAGED: Final = f"{peer.QUEUE}-staged"
 
 Lead = Mapping[str, Any]
@@ -218,7 +221,7 @@ class Turn:
 
 def take_turn(rig: Rig, contender: Contender, count: int) -> Turn:
     """`count` new leads for this contender; Stuck where one of them is no row or a wrong one."""
-    leads = rig.make_leads(count)
+    leads = rig.make_backlog(count, LEADS_A_SECOND)
     contender.prepare(leads)
     roots = {
         name: pid

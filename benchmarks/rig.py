@@ -50,6 +50,7 @@ class Rig:
         self._stack = stack
         self._folder = folder
         self._running: list[Supervisor] = []
+        self._backlogs_from = int(time.time())
         self.env = env
         self.settings = settings
         self.database_url = stack.database_url
@@ -83,6 +84,18 @@ class Rig:
         """Leads that nobody has announced yet, as the sandbox's truth of them; `order` is added to what it is told."""
         wanted = set(self.post("/sandbox/leads", {"count": count, **order})["leads"])
         return [lead for lead in self.lines("/sandbox/truth?origin=created") if lead["id"] in wanted]
+
+    def make_backlog(self, count: int, a_second: int) -> list[dict[str, Any]]:
+        """As make_leads, but so many a second as if they had come one by one, the first first. Each backlog is older
+        than the one before, so that a listing of its time brings nothing of another.
+        """
+        wanted: set[str] = set()
+        while len(wanted) < count:
+            self._backlogs_from -= 1
+            told = {"count": min(a_second, count - len(wanted)), "created_time": self._backlogs_from}
+            wanted |= set(self.post("/sandbox/leads", told)["leads"])
+        made = [lead for lead in self.lines("/sandbox/truth?origin=created") if lead["id"] in wanted]
+        return sorted(made, key=lambda lead: str(lead["created_time"]))
 
     def specs(self, *names: str) -> tuple[ProcessSpec, ...]:
         """leadsync's own processes of these names."""
