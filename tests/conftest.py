@@ -10,7 +10,6 @@
 How these servers are started and ended is in tests/servers.py, how databases are lent in tests/databases.py.
 """
 
-import gc
 import itertools
 import shutil
 import signal
@@ -30,7 +29,7 @@ from hypothesis import settings
 
 from tests.databases import Databases, dropped, made, url_of
 from tests.servers import prepare_wanted_postgres, prepared, running, short_folder
-from worker.cli.command import GC_THRESHOLD
+from worker.collector import keep_all
 from worker.embedded import ServerProcess, prepare_redis
 from worker.embedded.redis_server import redis_version
 from worker.embedded.server import SERVER_ENVIRONMENT, locked, package_folder, says_version
@@ -55,9 +54,7 @@ def pytest_configure() -> None:
 
 def pytest_collection_finish() -> None:
     """Thousands of collected tests stay to the end: to look through them for garbage took a third of the unit tests."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(GC_THRESHOLD, 20, 50)
+    keep_all()
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,6 @@ calls after its fork, so no socket is ever shared by two processes.
 """
 
 import asyncio
-import gc
 import mmap
 import os
 import random
@@ -27,6 +26,7 @@ from worker.alerts import LONGEST_PAUSE, Alerts, AlertSettings
 from worker.backfill import BackfillRun, WalkLimits
 from worker.budget.policy import Lane, Window
 from worker.clock import now
+from worker.collector import keep_all
 from worker.erased import ErasedList
 from worker.errors import LeadSyncError
 from worker.giving_way import LIVE_SECONDS, Turns
@@ -75,8 +75,6 @@ CLOSE_SECONDS: Final = 5.0
 QUICK_RUNS_KEPT: Final = timedelta(days=1)
 RUNS_KEPT: Final = timedelta(days=90)
 """How long backfills that ended are listed; those of the quick reconciliations are many, and the sums of all stay."""
-GC_THRESHOLD: Final = 50_000
-"""Objects made and not freed before the garbage collector looks at the young ones."""
 TOTALS_EVERY_SECONDS: Final = 5.0
 """What a process counted reaches the totals within this; a process that is killed takes as much with it."""
 BLOCKS_KEPT_WINDOWS: Final = 2.0
@@ -147,9 +145,7 @@ class Runtime:
         self._thread.start()
         self.run(self._build())
         # Leads are trees without cycles: looking through them again and again costs a sixth of the CPU.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(GC_THRESHOLD, 20, 50)
+        keep_all()
         return self
 
     def close(self) -> None:

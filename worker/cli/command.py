@@ -6,7 +6,6 @@ settings or arguments are wrong.
 
 import asyncio
 import dataclasses
-import gc
 import io
 import json
 import logging
@@ -20,6 +19,7 @@ import click
 from click.core import ParameterSource
 
 from worker import logs
+from worker.collector import collect_seldom
 from worker.errors import ConfigurationError, LeadSyncError
 from worker.foreign_text import clean
 from worker.settings import Settings, read_settings
@@ -31,9 +31,6 @@ T = TypeVar("T")
 
 DATA_DIR: Final = ".leadsync"
 SERVERS: Final = ("DATABASE_URL", "REDIS_URL")
-GC_THRESHOLD: Final = 50_000
-"""Objects made and not freed before the garbage collector looks at the young ones. What imports make stays: to look
-through it again and again was a sixth of the start of a worker."""
 data_dir_option = click.option(
     "--data-dir",
     type=click.Path(file_okay=False, path_type=Path),
@@ -63,7 +60,7 @@ class CommandGroup(click.Group):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Names are in all scripts; where an output's encoding lacks a sign, its number is shown."""
-        gc.set_threshold(GC_THRESHOLD, 20, 50)
+        collect_seldom()
         for output in (sys.stdout, sys.stderr):
             if isinstance(output, io.TextIOWrapper):
                 output.reconfigure(errors="backslashreplace")
