@@ -9,12 +9,7 @@ from typing import Any, TypeVar
 import redis.asyncio as aioredis
 
 from tests.fakes.budget import Clocks, TimedLedger
-from worker.budget.ledger import (
-    Answered,
-    Granted,
-    Refused,
-    Unknown,
-)
+from worker.budget.ledger import Answered, Granted, Refused, Unknown
 from worker.budget.policy import Lane, Limit, Shares, Spent, Window
 
 T = TypeVar("T")

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any
 
-from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool
 
 from tests.fakes.backfills import DAY, SECOND
 from tests.fakes.leads import FORM, PAGE, a_lead
 from tests.fakes.time import NOW, FrozenClock
+from tests.integration.tables import Tables
 from worker.batches import InFlight
 from worker.outcomes import DeadLetter, Stored
 from worker.plans import Plan, utc
@@ -59,7 +59,7 @@ def reference(leadgen_id: int | str) -> InFlight:
 
 
 @dataclass
-class World:
+class World(Tables):
     """The stores under test and a look at their tables beside them."""
 
     backfills: BackfillStore
@@ -70,11 +70,6 @@ class World:
 
     def reconciler(self, settings: ReconcileSettings, clock: FrozenClock) -> Reconciler:
         return Reconciler(self.reconciliations, self.backfills.open, settings, clock)
-
-    async def sql(self, statement: str, *parameters: object) -> list[dict[str, Any]]:
-        async with self.pool.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
-            await cursor.execute(statement.encode(), parameters or None)
-            return await cursor.fetchall() if cursor.description else []
 
     async def form(self, form_id: str = FORM, **changed: Any) -> None:
         """A form that is known here, reconciled up to `watermark`."""

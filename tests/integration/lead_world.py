@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool
 
 from tests.fakes.leads import PAGE, in_flight
 from tests.fakes.time import NOW
+from tests.integration.tables import Tables
 from worker.batches import InFlight
 from worker.outcomes import Outcome, Snooze
 from worker.store.leads import LeadStore, StoreSettings
@@ -22,16 +22,11 @@ TOUCHED = "select leadgen_id from leadgen where xmax <> 0 or turn > -1"
 
 
 @dataclass
-class World:
+class World(Tables):
     """The store under test and a look at its tables beside it."""
 
     store: LeadStore
     pool: AsyncConnectionPool
-
-    async def sql(self, statement: str, *parameters: object) -> list[dict[str, Any]]:
-        async with self.pool.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
-            await cursor.execute(statement.encode(), parameters)
-            return await cursor.fetchall() if cursor.description else []
 
     async def row(self, leadgen_id: object) -> dict[str, Any]:
         (row,) = await self.sql("select * from leadgen where leadgen_id = %s", str(leadgen_id))

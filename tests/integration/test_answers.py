@@ -14,7 +14,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
-from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 from psycopg_pool import AsyncConnectionPool
 from structlog.testing import capture_logs
@@ -24,6 +23,7 @@ from tests.fakes.graph import FakeBudget, FakeTokens, PagesGraph
 from tests.fakes.leads import FORM, OTHER_PAGE, PAGE, at, graph_lead, in_flight
 from tests.fakes.sandboxes import made
 from tests.fakes.time import NOW, FrozenClock
+from tests.integration.tables import Tables
 from worker.errors import StoreUnavailable
 from worker.form import Form
 from worker.forms import Discovered, FormAges, FormFinder
@@ -39,17 +39,12 @@ MANUAL = (Path(__file__).parents[2] / "docs" / "answers.md").read_text()
 
 
 @dataclass
-class World:
+class World(Tables):
     """The forms' rows and views, the leads beside them, and a look at everything."""
 
     forms: FormStore
     leads: LeadStore
     pool: AsyncConnectionPool
-
-    async def sql(self, statement: str, *parameters: object) -> list[dict[str, Any]]:
-        async with self.pool.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
-            await cursor.execute(statement.encode(), parameters or None)
-            return await cursor.fetchall() if cursor.description else []
 
     async def store(self, leadgen_id: str | int = 1, **changed: Any) -> None:
         lead = Lead.from_graph(graph_lead(leadgen_id, **changed), leadgen_id=str(leadgen_id), in_part=False)

@@ -20,6 +20,7 @@ from sqlalchemy.pool import NullPool
 
 from tests.fakes.leads import FORM, OTHER_PAGE, PAGE, a_lead, at, in_flight
 from tests.fakes.time import NOW
+from tests.integration.tables import Tables
 from worker.batches import InFlight
 from worker.budget.policy import FORMS_COUNTED_FOR, LEADS_OF, Lane, Limit
 from worker.errors import StoreUnavailable
@@ -39,7 +40,7 @@ START = 5_000_000.0
 
 
 @dataclass
-class World:
+class World(Tables):
     """The rows under test, the leads beside them, and a look at the tables."""
 
     budget: BudgetStore
@@ -47,11 +48,6 @@ class World:
     forms: FormStore
     pool: AsyncConnectionPool
     steady: float = START
-
-    async def sql(self, statement: str, *parameters: object) -> list[dict[str, Any]]:
-        async with self.pool.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
-            await cursor.execute(statement.encode(), parameters)
-            return await cursor.fetchall() if cursor.description else []
 
     async def reserve(
         self,

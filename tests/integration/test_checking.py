@@ -10,13 +10,13 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool
 
 from sandbox.subscriptions import AppSubscription
 from tests.fakes.graph import FakeBudget
 from tests.fakes.leads import a_lead, in_flight
 from tests.fakes.sandboxes import Served, serving, token_of
+from tests.integration.tables import Tables
 from worker.budget.policy import Refusal
 from worker.calls import Calls
 from worker.checking import LEASE, Checked, CheckSettings, PageChecker
@@ -49,7 +49,7 @@ class OneRing:
 
 
 @dataclass
-class World:
+class World(Tables):
     """A sandbox whose Pages are connected here, and the checker under test."""
 
     served: Served
@@ -76,11 +76,6 @@ class World:
         """A lead of the Page, as Meta has it."""
         (lead,) = post_json(f"{self.served.url}/sandbox/leads", {"count": 1, "page": self.page})["leads"]
         return str(lead)
-
-    async def sql(self, statement: str, *parameters: object) -> list[dict[str, Any]]:
-        async with self.pool.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
-            await cursor.execute(statement.encode(), parameters)
-            return await cursor.fetchall() if cursor.description else []
 
     async def connect(self) -> None:
         """As `leadsync connect` leaves a Page: account, token, forms."""

@@ -14,13 +14,13 @@ from typing import Any, TypeVar
 
 import pytest
 import redis.asyncio as aioredis
-from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool
 
 from tests.fakes.backfills import SECOND
 from tests.fakes.leads import FORM, OTHER_PAGE, PAGE, a_lead, in_flight
 from tests.fakes.time import NOW
 from tests.integration.backfill_world import a_plan, stored
+from tests.integration.tables import Tables
 from worker.batches import InFlight
 from worker.believed import BelievedClock
 from worker.clock_notes import KEPT_SECONDS, ClockNotes
@@ -57,7 +57,7 @@ class FarRedis(ErasedList):
 
 
 @dataclass
-class World:
+class World(Tables):
     """Rows, list and everybody who writes leads."""
 
     pool: AsyncConnectionPool
@@ -100,11 +100,6 @@ class World:
         """So much time passes for all clocks."""
         self.now[0] += timedelta(seconds=seconds)
         self.passed += seconds
-
-    async def sql(self, statement: str, *parameters: object) -> list[dict[str, Any]]:
-        async with self.pool.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
-            await cursor.execute(statement.encode(), parameters)
-            return await cursor.fetchall() if cursor.description else []
 
     async def row(self, leadgen_id: object) -> dict[str, Any]:
         (row,) = await self.sql("select * from leadgen where leadgen_id = %s", str(leadgen_id))

@@ -7,11 +7,11 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool
 
 from tests.fakes.leads import OTHER_PAGE, PAGE
 from tests.fakes.time import NOW
+from tests.integration.tables import Tables
 from worker.store.health import WEBHOOK_LEADS, HealthStore
 
 DAY = timedelta(days=1)
@@ -26,16 +26,11 @@ select (%s::bigint + n)::text, %s, %s, now(), now(), 'webhook', now(), %s, %s fr
 
 
 @dataclass
-class World:
+class World(Tables):
     """The store under test and its tables."""
 
     store: HealthStore
     pool: AsyncConnectionPool
-
-    async def sql(self, statement: str, *parameters: object) -> list[dict[str, Any]]:
-        async with self.pool.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
-            await cursor.execute(statement.encode(), parameters)
-            return await cursor.fetchall() if cursor.description else []
 
     async def leads(
         self,

@@ -348,7 +348,7 @@ def fussy(on_leads: Any) -> None:
 
     async def add(world: World) -> None:
         await world.sql(
-            "alter table leadgen add constraint fussy check (coalesce(field_data::text, '') not like '%%hunter2%%')"
+            "alter table leadgen add constraint fussy check (coalesce(field_data::text, '') not like '%hunter2%')"
         )
 
     on_leads(add)

@@ -7,11 +7,11 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 import pytest
-from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool
 
 from tests.fakes.leads import OTHER_PAGE, PAGE, at
 from tests.fakes.time import NOW
+from tests.integration.tables import Tables
 from worker.errors import StoreUnavailable
 from worker.rotation import seal_anew
 from worker.sealing import KeyRing, Keys, Sealed, new_key, of_account, of_page
@@ -25,16 +25,11 @@ RING, BOTH = KeyRing((OLD,)), KeyRing((NEW, OLD))
 
 
 @dataclass
-class World:
+class World(Tables):
     """The store under test and a look at its tables beside it."""
 
     store: TokenStore
     pool: AsyncConnectionPool
-
-    async def sql(self, statement: str, *parameters: object) -> list[dict[str, Any]]:
-        async with self.pool.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
-            await cursor.execute(statement.encode(), parameters)
-            return await cursor.fetchall() if cursor.description else []
 
     async def keep(
         self, page_id: str, token: str, *, user: str | None = None, ring: KeyRing = RING

@@ -10,10 +10,7 @@ from tests.fakes.pipeline import FakeReader, FakeSource, FakeStore, in_batches
 from tests.fakes.time import FrozenClock, run_jumping
 from worker.batches import InFlight
 from worker.budget.policy import Lane
-from worker.sync import (
-    Limits,
-    Run,
-)
+from worker.sync import Limits, Run
 
 TOO_LONG = 600.0
 """Seconds of the loop's own time in which every run must have ended."""
