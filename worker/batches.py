@@ -11,12 +11,13 @@ from datetime import UTC, datetime
 from typing import Final
 
 from worker.inbox import LeadReference
+from worker.quick_dataclass import quick_dataclass
 from worker.trail import MOST_MS
 
 _ANNOUNCED_WITHIN: Final = 92 * 86_400
 
 
-@dataclass(frozen=True, slots=True)
+@quick_dataclass(frozen=True, slots=True)
 class InFlight:
     """One reference that this process has taken up: from the stream (`entry_id`) or leased from a row (`turn`).
 
@@ -50,18 +51,19 @@ class InFlight:
         cls, reference: LeadReference, entry_id: bytes, *, crashes: int = 0, now_ms: int | None = None
     ) -> "InFlight":
         """A stream entry, taken up at `now_ms` (unix milliseconds)."""
-        received_at = datetime.fromtimestamp(reference.received_at / 1000, UTC)
+        received_ms = reference.received_at
+        received_at = datetime.fromtimestamp(received_ms / 1000, UTC)
         return cls(
-            leadgen_id=reference.leadgen_id,
-            page_id=reference.page_id,
-            form_id=reference.form_id,
-            ad_id=reference.ad_id,
-            received_at=received_at,
-            first_seen_at=received_at,
+            reference.leadgen_id,
+            reference.page_id,
+            reference.form_id,
+            reference.ad_id,
+            received_at,
+            received_at,
             entry_id=entry_id,
             crashes=crashes,
-            created_time=_plausible(reference.created_time, received_at),
-            taken_ms=None if now_ms is None else min(max(0, now_ms - reference.received_at), MOST_MS),
+            created_time=_plausible(reference.created_time, received_ms),
+            taken_ms=None if now_ms is None else min(max(0, now_ms - received_ms), MOST_MS),
         )
 
     @classmethod
@@ -72,9 +74,9 @@ class InFlight:
         )
 
 
-def _plausible(created_time: int | None, received_at: datetime) -> datetime | None:
+def _plausible(created_time: int | None, received_ms: int) -> datetime | None:
     """When the lead was created, if that can be true: it is announced within 36 hours, or repeated within 90 days."""
-    if created_time is None or not 0 <= received_at.timestamp() + 3_600 - created_time <= _ANNOUNCED_WITHIN:
+    if created_time is None or not 0 <= received_ms // 1000 + 3_600 - created_time <= _ANNOUNCED_WITHIN:
         return None
     return datetime.fromtimestamp(created_time, UTC)
 

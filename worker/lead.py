@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Final, TypeAlias, cast
 
 from worker.errors import LeadMalformed
+from worker.quick_dataclass import quick_dataclass
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
@@ -54,7 +55,7 @@ class Answer:
     values: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@quick_dataclass(frozen=True, slots=True)
 class Lead:
     """What Graph holds for one leadgen_id. A field that Graph left out is None.
 
@@ -98,7 +99,9 @@ class Lead:
             answer: dict[str, Json] = _clean_object(raw) if cleaned else raw
         except RecursionError:
             raise LeadMalformed(f"Graph's answer for lead {leadgen_id} is nested too deeply") from None
-        extra = {name: value for name, value in answer.items() if name not in _KNOWN_FIELDS}
+        extra: dict[str, Json] = {}
+        if not _KNOWN_FIELDS.issuperset(answer):
+            extra = {name: value for name, value in answer.items() if name not in _KNOWN_FIELDS}
         told_texts = tuple(map(answer.get, TEXT_FIELDS))
         if "" in told_texts or not _PLAIN_TYPES.issuperset(map(type, told_texts)):
             told_texts = tuple(_text_or_extra(name, answer.get(name), extra) for name in TEXT_FIELDS)
@@ -195,6 +198,8 @@ def graph_time(value: object) -> datetime | None:
     try:
         if isinstance(value, str):
             time = datetime.fromisoformat(value)
+            if time.tzinfo is UTC:
+                return time
             return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
         if isinstance(value, int) and not isinstance(value, bool):
             return datetime.fromtimestamp(value, UTC)

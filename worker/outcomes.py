@@ -21,9 +21,10 @@ from worker.errors import (
     Unreadable,
 )
 from worker.lead import Lead
+from worker.quick_dataclass import quick_dataclass
 
 
-@dataclass(frozen=True, slots=True)
+@quick_dataclass(frozen=True, slots=True)
 class Stored:
     """The lead is there and becomes a row. `read_at`: when Graph's answer had come, where somebody wants to know."""
 
