@@ -48,6 +48,7 @@ from worker.neighbours import (
 from worker.outcomes import RetryPolicy
 from worker.reading import LeadReader
 from worker.reconcile import Reconciler, ReconcileSettings
+from worker.redis_packing import pack_by_hiredis
 from worker.settings import Settings, environment
 from worker.sources import DueSource, StreamSource
 from worker.steady import machine, steady
@@ -170,6 +171,7 @@ class Runtime:
         client = aioredis.Redis.from_url(
             settings.redis_url, protocol=2, socket_timeout=10, socket_connect_timeout=3, socket_keepalive=True
         )
+        pack_by_hiredis(client)
         self._neighbours.push_async_callback(client.aclose)
         consumer = consumer_name(socket.gethostname(), os.getpid())
         self._meter = Meter()

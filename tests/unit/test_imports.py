@@ -228,10 +228,12 @@ DOORS: dict[str, set[str]] = {
         "worker.neighbours",  # whose types it names
         "worker.totals",
         "worker.redis_facts",
+        "worker.redis_packing",
         # Each asks Redis one small thing of its own, outside the loop, and tells its absence from a mistake of ours.
         "worker.schedule",
         "worker.tasks",
     },
+    "hiredis": {"receiver.publisher", "worker.redis_packing"},
     "psycopg": {"worker.store"},
     # Pools are made in one place, and handed on by another.
     "psycopg_pool": {"worker.store", "worker.neighbours", "worker.desks"},
