@@ -67,6 +67,11 @@ def plan(
     return (*listed, *map(ById, batches))
 
 
+def can_be_listed(reference: InFlight) -> bool:
+    """Whether it is known of which form the lead is, and of what time; what is stored in part is read by id."""
+    return reference.form_id is not None and reference.created_time is not None and not reference.in_part
+
+
 def listing_calls(ask: ByListing, rate: float) -> int:
     """Result pages that the listing is expected to have: those asked for, and whatever else came in that time."""
     others = rate * max(0, ask.until - ask.since - 1)
@@ -81,12 +86,7 @@ def _by_form(references: Iterable[InFlight], without: Collection[str]) -> dict[s
     """References that a listing could bring, by form, in the order of their creation."""
     by_form: dict[str, list[InFlight]] = {}
     for r in references:
-        if (
-            r.form_id is not None
-            and r.created_time is not None
-            and r.form_id not in without
-            and not r.in_part
-        ):
+        if r.form_id is not None and r.form_id not in without and can_be_listed(r):
             by_form.setdefault(r.form_id, []).append(r)
     for of_form in by_form.values():
         of_form.sort(key=lambda r: (r.created_time, r.leadgen_id))

@@ -5,7 +5,7 @@ leadgen_id; none is dropped.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
@@ -82,6 +82,45 @@ def _plausible(created_time: int | None, received_ms: int) -> datetime | None:
 
 
 @dataclass(slots=True)
+class Held:
+    """What a run has taken and not yet ended, by lead: the first reference of each, and those that joined it."""
+
+    _by_lead: dict[str, list[InFlight]] = field(default_factory=dict)
+    _joined: int = 0
+
+    def add(self, reference: InFlight) -> bool:
+        """Whether it is the first of its lead."""
+        of_lead = self._by_lead.setdefault(reference.leadgen_id, [])
+        of_lead.append(reference)
+        self._joined += len(of_lead) > 1
+        return len(of_lead) == 1
+
+    def pop(self, leadgen_id: str) -> Sequence[InFlight]:
+        """All of a lead, which are held no longer; none where none are."""
+        of_lead = self._by_lead.pop(leadgen_id, [])
+        self._joined -= max(0, len(of_lead) - 1)
+        return of_lead
+
+    def of(self, leadgen_id: str) -> Sequence[InFlight]:
+        """All of a lead, the first first."""
+        return self._by_lead.get(leadgen_id, ())
+
+    @property
+    def have_joined(self) -> bool:
+        """Whether there is more than one reference of any lead."""
+        return self._joined > 0
+
+    def __contains__(self, leadgen_id: str) -> bool:
+        return leadgen_id in self._by_lead
+
+    def __iter__(self) -> Iterator[InFlight]:
+        return (reference for of_lead in self._by_lead.values() for reference in of_lead)
+
+    def __len__(self) -> int:
+        return len(self._by_lead) + self._joined
+
+
+@dataclass(slots=True)
 class PageQueues:
     """What is taken up and not yet being read, a queue a Page."""
 
@@ -118,6 +157,10 @@ class PageQueues:
     def size(self, page_id: str) -> int:
         """How many of a Page are queued."""
         return len(self._queues.get(page_id, ()))
+
+    def oldest(self, page_id: str) -> InFlight:
+        """The next reference of a Page with something queued."""
+        return self._queues[page_id][0]
 
     def __len__(self) -> int:
         return sum(map(len, self._queues.values()))

@@ -18,8 +18,8 @@ from typing import Final
 
 import structlog
 
-from worker.asks import Ask, ById, ByListing
-from worker.batches import InFlight, PageQueues
+from worker.asks import Ask, ById, ByListing, can_be_listed
+from worker.batches import Held, InFlight, PageQueues
 from worker.budget.policy import Lane
 from worker.errors import LedgerUnavailable, StoreUnavailable
 from worker.graph.wire import BATCH_LIMIT
@@ -33,6 +33,8 @@ WRITE_LIMIT: Final = 500
 """References settled in one commit."""
 PLAN_LIMIT: Final = 500
 """References of one Page looked at together, to see which of them one listing could bring: a result page of them."""
+LISTING_LIMIT: Final = 250
+"""So many references of a Page that a listing may bring are not left waiting for more of them."""
 FOLLOW_SECONDS: Final = 0.25
 """How often to look whether a lead that is read elsewhere has arrived."""
 SLOW_AGAIN: Final = timedelta(seconds=10)
@@ -92,9 +94,10 @@ class Run:
         self._stop = stop
         self._queues = PageQueues()
         self._listing: set[str] = set()
+        self._behind_listing: set[str] = set()
         self._arrived: set[str] = set()
         self._parking: set[str] = set()
-        self._in_flight: dict[str, list[InFlight]] = {}
+        self._held = Held()
         self._wary: deque[InFlight] = deque()
         self._apart: set[str] = set()
         self._begun_alone: set[str] = set()
@@ -151,7 +154,7 @@ class Run:
         return oldest is not None and monotonic() - oldest > BUSY_SECONDS
 
     def _size(self) -> int:
-        return sum(map(len, self._in_flight.values())) + len(self._followers)
+        return len(self._held) + len(self._followers)
 
     def _due_followers(self) -> tuple[InFlight, ...]:
         if not self._followers or monotonic() - self._followed_at < FOLLOW_SECONDS:
@@ -172,12 +175,10 @@ class Run:
         """Queue what is to be read; acknowledge what is known; join what is in flight already."""
         fresh: list[InFlight] = []
         for reference in taken:
-            if reference.leadgen_id in self._in_flight:
-                self._in_flight[reference.leadgen_id].append(reference)
-                self.counts["joined"] += 1
-            else:
-                self._in_flight[reference.leadgen_id] = [reference]
+            if self._held.add(reference):
                 fresh.append(reference)
+            else:
+                self.counts["joined"] += 1
         if not fresh:
             return
         try:
@@ -203,15 +204,13 @@ class Run:
             again = [r for r in announced if states.get(r.leadgen_id, "in_part") != "in_part"]
             if again:
                 await self._store.seen_again(
-                    sorted(
-                        r.leadgen_id for each in again for r in self._in_flight.get(each.leadgen_id, (each,))
-                    ),
+                    sorted(r.leadgen_id for each in again for r in self._held.of(each.leadgen_id) or (each,)),
                     self._clock(),
                 )
                 self.counts["known"] += len(again)
                 await self._done(again)
             parked |= parking | self._parking
-            announced = [r for r in announced if r.leadgen_id in self._in_flight]
+            announced = [r for r in announced if r.leadgen_id in self._held]
             held = [r for r in announced if r.page_id in parked]
             if held:
                 now = self._clock()
@@ -220,16 +219,18 @@ class Run:
             self._follow([r for r in announced if r.leadgen_id not in mine])
             announced = [r for r in announced if r.leadgen_id in mine]
         self._wary.extend(r for r in (*announced, *leased) if r.crashes >= WARY_CRASHES)
-        self._queues.put(r for r in (*announced, *leased) if r.crashes < WARY_CRASHES)
+        usual = [r for r in (*announced, *leased) if r.crashes < WARY_CRASHES]
+        self._queues.put(usual)
+        self._behind_listing.difference_update(r.page_id for r in usual)
 
     def _follow(self, references: Sequence[InFlight]) -> None:
         if not self._followers:
             self._followed_at = monotonic()
         for reference in references:
-            self._followers += self._in_flight.pop(reference.leadgen_id, [])
+            self._followers += self._held.pop(reference.leadgen_id)
 
     def _dispatch(self) -> None:
-        """Start as many reads as may be in flight, one batch a Page in turn; the wary ones apart from all others."""
+        """Start as many reads as may be in flight, the Pages in turn; the wary ones apart from all others."""
         if self._ending or self._apart or (self._wary and self._calls):
             return
         if self._wary:
@@ -238,36 +239,50 @@ class Run:
         started = True
         while started:
             started = False
-            for page_id in self._queues.pages():
-                if len(self._calls) >= self._limits.calls_per_process:
+            pages = self._queues.pages()
+            for page_id in pages:
+                free = self._limits.calls_per_process - len(self._calls)
+                if free <= 0:
                     return
-                if self._is_filling_up(page_id):
+                if self._is_filling_up(page_id, self._queues.oldest(page_id), self._queues.size(page_id)):
                     continue
-                if self._calling[page_id] < self._calls_for(page_id):
-                    started = self._start_next(page_id) or started
+                allowed = self._calls_for(page_id) - self._calling[page_id]
+                if allowed > 0:
+                    if page_id not in self._behind_listing:
+                        most = min(allowed, max(1, free // len(pages)))
+                        started = self._start_next(page_id, most) or started
                 elif self._is_slow(page_id):
                     self._leave_to_waiting_room(page_id)
 
-    def _is_filling_up(self, page_id: str) -> bool:
-        """Whether part of a batch waits for the rest, which is about to be taken: a request of few costs what one of
+    def _is_filling_up(self, page_id: str, oldest: InFlight, queued: int) -> bool:
+        """Whether part of an ask waits for the rest, which is about to be taken: a request of few costs what one of
         many does. Only while others of the Page are being read, and quickly."""
-        waits = self._more_waits and self._calling[page_id] > 0 and self._queues.size(page_id) < BATCH_LIMIT
+        enough = LISTING_LIMIT if can_be_listed(oldest) else BATCH_LIMIT
+        waits = self._more_waits and self._calling[page_id] > 0 and queued < enough
         return waits and not self._is_busy()
 
-    def _start_next(self, page_id: str) -> bool:
-        """Start the next ask of a Page; false where all of it has to wait for one that is under way."""
+    def _start_next(self, page_id: str, most: int) -> bool:
+        """Start the next asks of a Page, at most `most`; false where all of it has to wait for what is under way."""
         # A listing may have brought some of them meanwhile; they are done once that is committed.
         queued = tuple(
             r
             for r in self._queues.take(page_id, PLAN_LIMIT)
-            if r.leadgen_id in self._in_flight and r.leadgen_id not in self._arrived
+            if r.leadgen_id in self._held and r.leadgen_id not in self._arrived
         )
-        asks = self._reader.plan(page_id, queued, self._listing)
-        first = {r.leadgen_id for r in asks[0].references} if asks else frozenset()
-        self._queues.put_back(r for r in queued if r.leadgen_id not in first)
-        if asks:
-            self._start(page_id, asks[0])
-        return bool(asks)
+        begun: set[str] = set()
+        for ask in self._reader.plan(page_id, queued, self._listing):
+            left = len(queued) - len(begun) + self._queues.size(page_id)
+            if most == 0 or (begun and self._is_filling_up(page_id, ask.references[0], left)):
+                break
+            # Of a form whose leads lie far apart each stretch waits for the one before it.
+            if not (isinstance(ask, ByListing) and ask.form_id in self._listing):
+                self._start(page_id, ask)
+                begun.update(r.leadgen_id for r in ask.references)
+                most -= 1
+        self._queues.put_back(r for r in queued if r.leadgen_id not in begun)
+        if not begun and queued:
+            self._behind_listing.add(page_id)
+        return bool(begun)
 
     def _calls_for(self, page_id: str) -> int:
         if self._is_slow(page_id):
@@ -299,12 +314,16 @@ class Run:
         call = asyncio.create_task(self._read(page_id, ask))
         if isinstance(ask, ByListing):
             self._listing.add(ask.form_id)
-            call.add_done_callback(lambda _: self._listing.discard(ask.form_id))
+            call.add_done_callback(lambda _: self._listed(page_id, ask.form_id))
         self._calls[call] = monotonic()
         self._calling[page_id] += 1
         # A call that hangs marks its Page while it hangs, not when it ends.
         marker = asyncio.get_running_loop().call_later(SLOW_CALL_SECONDS, self._call_hangs, page_id)
         call.add_done_callback(lambda task: self._ended(task, page_id, marker))
+
+    def _listed(self, page_id: str, form_id: str) -> None:
+        self._listing.discard(form_id)
+        self._behind_listing.discard(page_id)
 
     def _call_hangs(self, page_id: str) -> None:
         if self._speeds.call_hangs(page_id, monotonic()):
@@ -393,12 +412,12 @@ class Run:
 
     def _copies(self, settled: list[tuple[InFlight, Outcome]]) -> list[str]:
         """The ids of references that joined these, each as often as it did: a row counts its first announcement."""
-        if self._size() == len(self._in_flight):
+        if not self._held.have_joined:
             return []
         return sorted(
             copy.leadgen_id
             for leadgen_id in {r.leadgen_id for r, _ in settled}
-            for copy in self._in_flight.get(leadgen_id, [])[1:]
+            for copy in self._held.of(leadgen_id)[1:]
         )
 
     async def _without_known(
@@ -414,7 +433,7 @@ class Run:
             return settled, spared
         outcomes: dict[str, tuple[InFlight, Outcome]] = {}
         for reference, outcome in settled:
-            known = self._in_flight.get(reference.leadgen_id) if reference.unasked else None
+            known = self._held.of(reference.leadgen_id) if reference.unasked else ()
             former = outcomes.get(reference.leadgen_id)
             if former is None or not isinstance(former[1], Stored):
                 outcomes[reference.leadgen_id] = (known[0] if known else reference, outcome)
@@ -451,7 +470,7 @@ class Run:
             self._landed(landed)
 
     async def _done(self, references: Sequence[InFlight]) -> None:
-        finished = [r for reference in references for r in self._in_flight.pop(reference.leadgen_id, [])]
+        finished = [r for reference in references for r in self._held.pop(reference.leadgen_id)]
         self._apart.difference_update(r.leadgen_id for r in references)
         self._arrived.difference_update(r.leadgen_id for r in references)
         self._moved.set()
@@ -479,7 +498,7 @@ class Run:
             if stood >= STALLED_SECONDS:
                 log.error("run_stalled", references=self._size(), seconds=STALLED_SECONDS)
                 return
-            held = [r for references in self._in_flight.values() for r in references] + self._followers
+            held = [*self._held, *self._followers]
             try:
                 await self._source.keep(held)
             except (LedgerUnavailable, StoreUnavailable) as error:
@@ -506,7 +525,7 @@ class Run:
             task.cancel()
             task.add_done_callback(_look_at)
         await asyncio.wait(cancelled, timeout=STOP_SECONDS)
-        left = [r for references in self._in_flight.values() for r in references] + self._followers
+        left = [*self._held, *self._followers]
         if crashed:
             # Whatever cannot be written must count against itself like a crash, or it would come back for ever.
             log.error("writing_crashed", references=len(left))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.fakes.leads import OTHER_PAGE, PAGE, a_reference, in_flight
 from tests.fakes.time import NOW
-from worker.batches import InFlight, PageQueues, halves
+from worker.batches import Held, InFlight, PageQueues, halves
 
 MANY = tuple(in_flight(n) for n in range(1, 8))
 
@@ -146,6 +146,24 @@ def test_everything_put_in_comes_out_once_and_in_order(puts: list[tuple[int, int
             assert len(batch) <= most
             out[page].extend(batch)
     assert out == put
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(1, 5))))
+def test_what_is_held_is_let_go_with_all_that_joined_it(steps: list[tuple[bool, int]]) -> None:
+    """However references of a lead are added and popped: the first is told, each comes out once, all are counted."""
+    held, expected = Held(), {}
+    for number, (is_added, lead) in enumerate(steps):
+        if is_added:
+            reference = in_flight(lead, entry_id=f"{number}-0".encode())
+            assert held.add(reference) == (str(lead) not in expected)
+            expected.setdefault(str(lead), []).append(reference)
+        else:
+            assert list(held.pop(str(lead))) == expected.pop(str(lead), [])
+        assert list(held.of(str(lead))) == expected.get(str(lead), [])
+        assert (str(lead) in held) == (str(lead) in expected)
+        assert list(held) == [reference for of_lead in expected.values() for reference in of_lead]
+        assert len(held) == len(list(held))
+        assert held.have_joined == any(len(of_lead) > 1 for of_lead in expected.values())
 
 
 @given(st.integers(2, 50))

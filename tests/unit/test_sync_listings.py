@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
@@ -23,8 +24,9 @@ from worker.errors import (
     Throttled,
     TooMuchAsked,
 )
-from worker.outcomes import DeadLetter, RetryPolicy, Stored
+from worker.outcomes import DeadLetter, RetryPolicy, Snooze, Stored
 from worker.reading import LeadReader
+from worker.speed import SLOW_CALL_SECONDS
 
 
 def along(*numbers: int) -> tuple[InFlight, ...]:
@@ -186,6 +188,21 @@ def test_who_waits_for_a_form_holds_up_no_other() -> None:
     assert len(bench.store.committed()) == 290
 
 
+def test_who_comes_behind_those_that_wait_for_a_form_is_read_at_once() -> None:
+    """That a Page had nothing to ask is no reason to leave what comes for it unasked."""
+    others = [in_flight(n, form_id="5") for n in range(5_000, 5_010)]
+    bench = ListingBench([*of_form(200), *of_form(200, 1_000), *others], at_once=200)
+    bench.graph.per_page = 20
+
+    async def look() -> None:
+        await asyncio.sleep(2.5)
+        assert set(ids(others)) <= bench.store.committed()
+        assert "1" not in bench.store.committed()
+
+    bench.run(look())
+    assert len(bench.store.committed()) == 410
+
+
 def test_who_waits_for_a_form_is_done_by_what_the_listing_brings() -> None:
     """References that arrive while their leads are being listed are acknowledged by that listing, unread."""
     bench = ListingBench([*of_form(200), *of_form(50, 1_000)], at_once=200)
@@ -193,6 +210,50 @@ def test_who_waits_for_a_form_is_done_by_what_the_listing_brings() -> None:
     assert len(bench.graph.listed) == 1
     assert bench.graph.read_ids() == []
     assert len(bench.source.finished) == 250
+
+
+def test_who_waits_for_a_listing_that_hangs_is_left_to_the_waiting_room() -> None:
+    """References behind a slow Page's listing become waiting rows while it hangs, though none may be asked for."""
+    bench = ListingBench([*of_form(200), *of_form(70, 1_000, seconds=1_000)], at_once=200)
+    bench.graph.takes = 20.0
+
+    async def look() -> None:
+        await asyncio.sleep(SLOW_CALL_SECONDS + 1)
+        slow = [r for r, o in bench.store.settled if isinstance(o, Snooze) and o.reason == "page_slow"]
+        assert ids(slow) == ids(of_form(70, 1_000, seconds=1_000))
+
+    assert bench.run(look()) == {"snoozed": 70, "stored": 200}
+
+
+def test_who_waits_for_a_listing_is_not_planned_again_and_again() -> None:
+    """What happens meanwhile to other Pages is no reason to look once more at who waits for a listing."""
+    others = [in_flight(n, OTHER_PAGE, form_id=None) for n in range(5_000, 5_400)]
+    bench = ListingBench(
+        [*of_form(200), *of_form(70, 1_000, seconds=1_000), *others], at_once=200, calls_per_page=2
+    )
+    bench.graph.per_page = 100
+    plan, planned = bench.reader.plan, Counter[str]()
+
+    def counted(page_id: str, *of: Any) -> Any:
+        planned[page_id] += 1
+        return plan(page_id, *of)
+
+    bench.reader.plan = counted
+    assert bench.run() == {"stored": 670}
+    assert len(bench.graph.asked) >= 8
+    assert planned[PAGE] <= 4
+
+
+def test_under_a_backlog_leads_of_several_forms_wait_to_be_listed() -> None:
+    """What is taken at once holds few leads of each form; of what is taken next there are enough for a listing."""
+    forms = [
+        of_form(200, 1_000 * (3 * page + form), page_id=str(page), form_id=f"{page}{form}")
+        for page in range(1, 5)
+        for form in range(3)
+    ]
+    bench = ListingBench([r for of_each in zip(*forms, strict=True) for r in of_each])
+    assert bench.run() == {"stored": 2_400}
+    assert len(bench.graph.read_ids()) <= 500
 
 
 def test_a_form_is_listed_once_at_a_time() -> None:
