@@ -314,16 +314,16 @@ class Run:
         call = asyncio.create_task(self._read(page_id, ask))
         if isinstance(ask, ByListing):
             self._listing.add(ask.form_id)
-            call.add_done_callback(lambda _: self._listed(page_id, ask.form_id))
+            call.add_done_callback(lambda _: self._listed(ask.form_id))
         self._calls[call] = monotonic()
         self._calling[page_id] += 1
         # A call that hangs marks its Page while it hangs, not when it ends.
         marker = asyncio.get_running_loop().call_later(SLOW_CALL_SECONDS, self._call_hangs, page_id)
         call.add_done_callback(lambda task: self._ended(task, page_id, marker))
 
-    def _listed(self, page_id: str, form_id: str) -> None:
+    def _listed(self, form_id: str) -> None:
         self._listing.discard(form_id)
-        self._behind_listing.discard(page_id)
+        self._behind_listing.clear()  # a webhook may name the form under another Page
 
     def _call_hangs(self, page_id: str) -> None:
         if self._speeds.call_hangs(page_id, monotonic()):

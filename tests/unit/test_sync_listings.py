@@ -203,6 +203,12 @@ def test_who_comes_behind_those_that_wait_for_a_form_is_read_at_once() -> None:
     assert len(bench.store.committed()) == 410
 
 
+def test_a_form_that_is_named_under_two_pages_keeps_neither_waiting() -> None:
+    """Who waits for a listing that another Page's references began is read when it has ended."""
+    bench = ListingBench([*of_form(200), *of_form(70, 1_000, page_id=OTHER_PAGE, seconds=1_000)], at_once=200)
+    assert bench.run() == {"stored": 270}
+
+
 def test_who_waits_for_a_form_is_done_by_what_the_listing_brings() -> None:
     """References that arrive while their leads are being listed are acknowledged by that listing, unread."""
     bench = ListingBench([*of_form(200), *of_form(50, 1_000)], at_once=200)
